@@ -1,0 +1,3 @@
+//! The chatvec binary.
+
+fn main() {}

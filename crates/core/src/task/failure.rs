@@ -1,0 +1,208 @@
+//! Whatever can go wrong in a task, classified once, and what follows from it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::UnknownState;
+
+/// The classes of failure. The class alone decides what happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum FailureKind {
+    /// May pass by itself: a reset connection, a short read. Charged and retried.
+    Transient,
+    /// The worker lacks something, such as disk space. Retried uncharged.
+    ResourceExhausted,
+    /// The worker stops for a reason that is not the task's. Retried uncharged.
+    Preempted,
+    /// A source is not the object that was planned. Permanent.
+    SourceChanged,
+    /// The data break a rule of the recipe, such as NaN in an input. Permanent.
+    BadInput,
+    /// The worker cannot read or write what the task names. Permanent.
+    PermissionDenied,
+    /// A bug: something that cannot happen did. Charged and retried.
+    Internal,
+}
+
+impl FailureKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Transient,
+        Self::ResourceExhausted,
+        Self::Preempted,
+        Self::SourceChanged,
+        Self::BadInput,
+        Self::PermissionDenied,
+        Self::Internal,
+    ];
+
+    /// The name used in the database and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transient => "TRANSIENT",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::Preempted => "PREEMPTED",
+            Self::SourceChanged => "SOURCE_CHANGED",
+            Self::BadInput => "BAD_INPUT",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::Internal => "INTERNAL",
+        }
+    }
+
+    /// Whether the failure counts against the task's and the job's retries.
+    pub fn is_charged(self) -> bool {
+        matches!(self, Self::Transient | Self::Internal)
+    }
+
+    /// Whether no retry can help.
+    pub fn is_permanent(self) -> bool {
+        matches!(
+            self,
+            Self::SourceChanged | Self::BadInput | Self::PermissionDenied
+        )
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for FailureKind {
+    type Err = UnknownState;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| UnknownState(name.to_owned()))
+    }
+}
+
+/// What a worker says of a task that it could not finish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFailure {
+    /// The class.
+    pub kind: FailureKind,
+    /// The object, what was expected and what was found.
+    pub message: String,
+    /// What the user can do, if there is something to say.
+    pub hint: Option<String>,
+}
+
+/// How often a task has gone wrong so far, the current event included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TaskCounters {
+    /// Charged failures that workers reported.
+    pub failures: u32,
+    /// Leases that expired with their worker.
+    pub crashes: u32,
+    /// Distinct workers among the crashes.
+    pub crashed_workers: u32,
+}
+
+/// What becomes of a task after a failure or a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// READY again, not before this many milliseconds have passed.
+    RetryAfterMs(u64),
+    /// FAILED, and the job with it.
+    GiveUp,
+}
+
+/// Charged failures after which a task is given up.
+pub const FAILURES_MAX: u32 = 5;
+/// Crashes after which a task is given up if at least two workers crashed.
+pub const CRASHES_MAX_MANY_WORKERS: u32 = 3;
+/// Crashes after which a task is given up if it was always the same worker.
+pub const CRASHES_MAX_ONE_WORKER: u32 = 5;
+/// Upper bound of the back-off.
+pub const BACKOFF_MAX_MS: u64 = 60_000;
+/// First step of the back-off.
+pub const BACKOFF_FIRST_MS: u64 = 1_000;
+
+/// Decides what becomes of a task. `kind` is the reported failure, or `None`
+/// for a lease that expired. `jitter` is a number in `0.0..1.0` drawn by the
+/// caller: the back-off is full jitter over `1 s · 2ⁿ`, at most a minute.
+pub fn judge(kind: Option<FailureKind>, counters: TaskCounters, jitter: f64) -> Verdict {
+    let spent = counters.failures >= FAILURES_MAX
+        || (counters.crashes >= CRASHES_MAX_MANY_WORKERS && counters.crashed_workers >= 2)
+        || counters.crashes >= CRASHES_MAX_ONE_WORKER;
+    match kind {
+        Some(kind) if kind.is_permanent() => Verdict::GiveUp,
+        Some(FailureKind::Preempted) => Verdict::RetryAfterMs(0),
+        Some(kind) if !kind.is_charged() => Verdict::RetryAfterMs(backoff_ms(1, jitter)),
+        _ if spent => Verdict::GiveUp,
+        Some(_) => Verdict::RetryAfterMs(backoff_ms(counters.failures, jitter)),
+        None => Verdict::RetryAfterMs(0),
+    }
+}
+
+fn backoff_ms(count: u32, jitter: f64) -> u64 {
+    let ceiling = (BACKOFF_FIRST_MS << count.saturating_sub(1).min(16)).min(BACKOFF_MAX_MS);
+    (ceiling as f64 * jitter.clamp(0.0, 1.0)) as u64
+}
+
+/// The most charged retries that a job of `tasks` tasks may spend before it fails.
+pub fn job_retries_max(tasks: u64) -> u64 {
+    (tasks / 20).max(20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters(failures: u32, crashes: u32, crashed_workers: u32) -> TaskCounters {
+        TaskCounters {
+            failures,
+            crashes,
+            crashed_workers,
+        }
+    }
+
+    #[test]
+    fn a_permanent_failure_is_never_retried() {
+        assert_eq!(
+            judge(Some(FailureKind::BadInput), counters(0, 0, 0), 0.5),
+            Verdict::GiveUp
+        );
+    }
+
+    #[test]
+    fn a_drain_is_retried_at_once_however_often() {
+        let verdict = judge(Some(FailureKind::Preempted), counters(4, 2, 1), 0.9);
+        assert_eq!(verdict, Verdict::RetryAfterMs(0));
+    }
+
+    #[test]
+    fn the_fifth_charged_failure_is_the_last() {
+        assert!(matches!(
+            judge(Some(FailureKind::Transient), counters(4, 0, 0), 0.5),
+            Verdict::RetryAfterMs(4_000)
+        ));
+        assert_eq!(
+            judge(Some(FailureKind::Transient), counters(5, 0, 0), 0.5),
+            Verdict::GiveUp
+        );
+    }
+
+    #[test]
+    fn three_crashes_on_two_workers_or_five_on_one_are_poison() {
+        assert_eq!(
+            judge(None, counters(0, 3, 1), 0.0),
+            Verdict::RetryAfterMs(0)
+        );
+        assert_eq!(judge(None, counters(0, 3, 2), 0.0), Verdict::GiveUp);
+        assert_eq!(judge(None, counters(0, 5, 1), 0.0), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_jobs_retries_are_bounded_by_five_per_cent_or_twenty() {
+        assert_eq!(job_retries_max(10), 20);
+        assert_eq!(job_retries_max(2_000), 100);
+    }
+}

@@ -1,0 +1,10 @@
+//! Tasks: their states, the lease that lets a worker run one, what it may fail
+//! with, and the self-contained description of the work.
+
+mod failure;
+mod spec;
+mod state;
+
+pub use failure::{FailureKind, TaskCounters, TaskFailure, Verdict, judge};
+pub use spec::{Operation, PartRange, Piece, Segment, SourceFile, TaskSpec, Term};
+pub use state::{Lease, TaskState};

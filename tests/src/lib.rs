@@ -1,0 +1,1 @@
+//! Fixtures and oracle of the workspace tests.
