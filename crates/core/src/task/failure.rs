@@ -115,15 +115,15 @@ pub enum Verdict {
 }
 
 /// Charged failures after which a task is given up.
-pub const FAILURES_MAX: u32 = 5;
+const FAILURES_MAX: u32 = 5;
 /// Crashes after which a task is given up if at least two workers crashed.
-pub const CRASHES_MAX_MANY_WORKERS: u32 = 3;
+const CRASHES_MAX_MANY_WORKERS: u32 = 3;
 /// Crashes after which a task is given up if it was always the same worker.
-pub const CRASHES_MAX_ONE_WORKER: u32 = 5;
+const CRASHES_MAX_ONE_WORKER: u32 = 5;
 /// Upper bound of the back-off.
-pub const BACKOFF_MAX_MS: u64 = 60_000;
+const BACKOFF_MAX_MS: u64 = 60_000;
 /// First step of the back-off.
-pub const BACKOFF_FIRST_MS: u64 = 1_000;
+const BACKOFF_FIRST_MS: u64 = 1_000;
 
 /// Decides what becomes of a task. `kind` is the reported failure, or `None`
 /// for a lease that expired. `jitter` is a number in `0.0..1.0` drawn by the

@@ -5,6 +5,6 @@ mod failure;
 mod spec;
 mod state;
 
-pub use failure::{FailureKind, TaskCounters, TaskFailure, Verdict, judge};
+pub use failure::{FailureKind, TaskCounters, TaskFailure, Verdict, job_retries_max, judge};
 pub use spec::{Operation, PartRange, Piece, Segment, SourceFile, TaskSpec, Term};
 pub use state::{Lease, TaskState};

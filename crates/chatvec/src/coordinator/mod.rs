@@ -1,0 +1,3 @@
+//! The coordinator: plans jobs, gives out tasks, publishes checkpoints.
+
+pub mod store;

@@ -1,0 +1,1 @@
+//! The job store: all SQL of the product lives below this module.
