@@ -1,1 +1,15 @@
 //! The worker: leases tasks, reads, merges, writes, reports.
+//!
+//! A worker has no database and no state of its own: whatever it knows it got
+//! with a lease. Its memory is its slots' buffers, whatever the model's size.
+
+mod client;
+mod execute;
+mod gate;
+mod heartbeat;
+mod held;
+mod run;
+
+pub use client::WorkerClient;
+pub use execute::Slot;
+pub use run::{Worker, WorkerEnd, WorkerOptions};

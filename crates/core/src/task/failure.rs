@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::job::UnknownState;
+use crate::problem::Problem;
 
 /// The classes of failure. The class alone decides what happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,10 +89,8 @@ impl FromStr for FailureKind {
 pub struct TaskFailure {
     /// The class.
     pub kind: FailureKind,
-    /// The object, what was expected and what was found.
-    pub message: String,
-    /// What the user can do, if there is something to say.
-    pub hint: Option<String>,
+    /// The object, what was expected and what was found, and what to do.
+    pub problem: Problem,
 }
 
 /// How often a task has gone wrong so far, the current event included.

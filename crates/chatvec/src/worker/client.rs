@@ -1,0 +1,152 @@
+//! The worker's calls to its coordinator, with deadlines and retries.
+
+use std::time::Duration;
+
+use chatvec_core::task::{FailureKind, Lease, TaskFailure};
+use chatvec_proto::v1::worker_service_client::WorkerServiceClient;
+use chatvec_proto::{MESSAGE_BYTES_MAX, v1};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use crate::identity;
+
+/// First pause between two tries of a call; doubles up to [`RETRY_PAUSE_MAX`].
+const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// Longest pause between two tries of a call.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long the coordinator may hold an acquire call open for a task.
+const ACQUIRE_WAIT: Duration = Duration::from_secs(20);
+/// Deadline of a report or a release. Too low and a slow database looks dead.
+const REPORT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A worker's end of the wire. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WorkerClient {
+    service: WorkerServiceClient<Channel>,
+}
+
+impl WorkerClient {
+    /// Speaks over this channel, which reconnects by itself.
+    pub fn new(channel: Channel) -> Self {
+        let service = WorkerServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Self { service }
+    }
+
+    /// Leases up to `max_tasks` tasks; empty when none came up in time.
+    pub(super) async fn acquire(
+        &self,
+        worker: v1::Worker,
+        max_tasks: u32,
+    ) -> Result<v1::AcquireTasksResponse, Status> {
+        let wait_ms = u32::try_from(ACQUIRE_WAIT.as_millis()).expect("twenty seconds in milliseconds");
+        let mut request = Request::new(v1::AcquireTasksRequest { worker: Some(worker), max_tasks, wait_ms });
+        request.set_timeout(ACQUIRE_WAIT + REPORT_DEADLINE);
+        Ok(self.service.clone().acquire_tasks(request).await?.into_inner())
+    }
+
+    /// Renews leases. Not retried: the next beat is the retry.
+    pub(super) async fn heartbeat(
+        &self,
+        worker: v1::Worker,
+        beats: Vec<v1::Beat>,
+        deadline: Duration,
+    ) -> Result<v1::HeartbeatResponse, Status> {
+        let mut request = Request::new(v1::HeartbeatRequest { worker: Some(worker), beats });
+        request.set_timeout(deadline);
+        Ok(self.service.clone().heartbeat(request).await?.into_inner())
+    }
+
+    /// Reports a task as done. Repeated until the coordinator answers: work that
+    /// is done is reported even after an outage, and counts if the fence still holds.
+    pub(super) async fn report_done(
+        &self,
+        worker_id: &str,
+        lease: &Lease,
+        parts: Vec<v1::FinishedPart>,
+    ) -> Result<v1::ReportResult, Status> {
+        let done = v1::task_report::Outcome::Done(v1::TaskDone { parts });
+        self.report(worker_id, lease, done).await
+    }
+
+    /// Reports a task as failed.
+    pub(super) async fn report_failed(
+        &self,
+        worker_id: &str,
+        lease: &Lease,
+        failure: TaskFailure,
+    ) -> Result<v1::ReportResult, Status> {
+        self.report(worker_id, lease, v1::task_report::Outcome::Failed(failure.into())).await
+    }
+
+    async fn report(
+        &self,
+        worker_id: &str,
+        lease: &Lease,
+        outcome: v1::task_report::Outcome,
+    ) -> Result<v1::ReportResult, Status> {
+        let report = v1::TaskReport { lease: Some(lease.clone().into()), outcome: Some(outcome) };
+        let message = v1::ReportTasksRequest { worker_id: worker_id.to_owned(), reports: vec![report] };
+        let response = self
+            .until_answered(|mut service| {
+                let request = timed(message.clone());
+                async move { Ok(service.report_tasks(request).await?.into_inner()) }
+            })
+            .await?;
+        match response.results[..] {
+            [result] => Ok(v1::ReportResult::try_from(result).unwrap_or(v1::ReportResult::Unspecified)),
+            _ => Err(Status::internal("the answer to one report holds another number of results")),
+        }
+    }
+
+    /// Gives a lease back unfinished, uncharged.
+    pub(super) async fn release(&self, worker_id: &str, lease: &Lease) -> Result<(), Status> {
+        let leases = vec![lease.clone().into()];
+        let message = v1::ReleaseTasksRequest { worker_id: worker_id.to_owned(), leases };
+        self.until_answered(|mut service| {
+            let request = timed(message.clone());
+            async move { service.release_tasks(request).await.map(drop) }
+        })
+        .await
+    }
+
+    /// Repeats an idempotent call while the coordinator cannot be reached.
+    async fn until_answered<T, F>(&self, call: impl Fn(WorkerServiceClient<Channel>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let mut pause = RETRY_PAUSE_FIRST;
+        loop {
+            match call(self.service.clone()).await {
+                Err(status) if is_passing(&status) => {
+                    tracing::warn!(error = %status, "coordinator cannot be reached, the call is repeated");
+                    tokio::time::sleep(pause.mul_f64(identity::jitter())).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
+                answer => return answer,
+            }
+        }
+    }
+}
+
+fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(REPORT_DEADLINE);
+    request
+}
+
+/// Whether the same call may succeed later.
+pub(super) fn is_passing(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        // A connection that breaks under a call surfaces as UNKNOWN with a transport error.
+        || (status.code() == Code::Unknown && std::error::Error::source(status).is_some())
+}
+
+/// A failure that is this program's own fault.
+pub(super) fn internal(subject: &str, message: String) -> TaskFailure {
+    TaskFailure {
+        kind: FailureKind::Internal,
+        problem: chatvec_core::problem::Problem::new(subject, message),
+    }
+}
