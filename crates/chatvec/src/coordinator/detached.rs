@@ -1,0 +1,47 @@
+//! Database work apart from the request that asked for it.
+//!
+//! A client that goes away drops its request's future, and a transaction that
+//! is dropped half-way can poison a pooled connection. So the work runs in a
+//! task of its own, to its end.
+
+use tonic::Status;
+
+use chatvec_proto::status::Reason;
+
+use super::store::StoreError;
+
+/// Runs store calls to their end, whatever becomes of the request.
+pub(super) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome.map_err(|error| status(&error)),
+        Err(panic) => {
+            tracing::error!(%panic, "a request panicked");
+            Err(Reason::Internal.status("the coordinator hit a bug; its log has the details"))
+        }
+    }
+}
+
+/// What a client sees of a store's error. Logged here where it is the
+/// coordinator's own trouble.
+pub(super) fn status(error: &StoreError) -> Status {
+    use chatvec_core::job::JobState;
+    match error {
+        StoreError::RequestIdReused { .. } => Reason::RequestIdReused.status(error.to_string()),
+        StoreError::JobNotFound(_) | StoreError::TaskNotFound { .. } => Reason::JobNotFound.status(error.to_string()),
+        StoreError::WrongState { state: JobState::Committing, .. } => {
+            Reason::CommitInProgress.status(format!("{error}: the point of no return has passed"))
+        }
+        StoreError::WrongState { .. } => Reason::JobEnded.status(error.to_string()),
+        StoreError::WrongParts { .. } => Reason::BadRequest.status(error.to_string()),
+        StoreError::Database(_) => {
+            tracing::error!(%error, "the job store cannot be used");
+            Reason::Unavailable.status("the job store cannot be used; try again")
+        }
+        _ => {
+            tracing::error!(%error, "a request failed");
+            Reason::Internal.status("the coordinator hit a bug; its log has the details")
+        }
+    }
+}

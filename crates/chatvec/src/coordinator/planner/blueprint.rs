@@ -1,0 +1,146 @@
+//! What publishing needs of a plan, as the job store keeps it between the
+//! planner and the finalizer.
+
+use chatvec_core::align::{Decision, Outcome};
+use chatvec_core::card::{self, CardRequest};
+use chatvec_core::dtype::Dtype;
+use chatvec_core::manifest::ManifestInput;
+use chatvec_core::plan::{INDEX_NAME, PartSize, index_json};
+use chatvec_core::problem::Problem;
+use chatvec_core::recipe::Recipe;
+use chatvec_core::sidefile::{Content, SideFile};
+use chatvec_core::task::SourceFile;
+use serde::{Deserialize, Serialize};
+
+use super::Draft;
+
+/// The part of a plan that outlives planning.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Blueprint {
+    /// The inputs, for the manifest.
+    pub inputs: Vec<ManifestInput>,
+    /// Size of every part but the last of a file.
+    pub part_size: PartSize,
+    /// The weight files, by ordinal.
+    pub files: Vec<PlannedFile>,
+    /// The tensors, by ordinal.
+    pub tensors: Vec<PlannedTensor>,
+    /// The side files in publishing order; `config.json` is the last of them.
+    pub sides: Vec<PlannedSide>,
+    /// The index, where there are several weight files.
+    pub index: Option<PlannedSide>,
+    /// What the user should know.
+    pub warnings: Vec<Problem>,
+}
+
+/// A weight file of the output.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedFile {
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A tensor of the output, for the statistics.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedTensor {
+    /// Its name.
+    pub name: String,
+    /// Its type in the output.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// What happens to it, and why, for people.
+    pub decision: String,
+    /// Vector and λ × `lambda_scale` of each term; empty where cp's is kept.
+    pub terms: Vec<(usize, f64)>,
+}
+
+/// A side file of the output.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedSide {
+    /// Its path in the output folder.
+    pub path: String,
+    /// Its contents.
+    pub content: SideContent,
+}
+
+/// Where a side file's bytes come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum SideContent {
+    /// This very text.
+    Text(String),
+    /// A pinned file of an input.
+    Copy(SourceFile),
+}
+
+impl Blueprint {
+    /// What publishing needs of a draft.
+    pub fn of(recipe: &Recipe, draft: &Draft) -> Self {
+        let plan = &draft.plan;
+        let inputs = draft.inputs.records();
+        let mut sides: Vec<_> = draft.sides.files.iter().map(|side| planned_side(side, draft)).collect();
+        sides.insert(0, PlannedSide { path: "README.md".to_owned(), content: SideContent::Text(model_card(recipe, draft)) });
+        let index = index_json(plan);
+        let index = index.map(|text| PlannedSide { path: INDEX_NAME.to_owned(), content: SideContent::Text(text) });
+        let files = plan.files.iter().map(|file| PlannedFile { name: file.name.clone(), size: file.size });
+        Self {
+            inputs,
+            part_size: plan.part_size,
+            files: files.collect(),
+            tensors: plan.decisions().iter().map(planned_tensor).collect(),
+            sides,
+            index,
+            warnings: draft.warnings.clone(),
+        }
+    }
+
+    /// The bytes that the job store keeps.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts, numbers and lists always serialise")
+    }
+
+    /// Reads back what [`Blueprint::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are something else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+}
+
+fn planned_tensor(decision: &Decision) -> PlannedTensor {
+    let terms = match &decision.outcome {
+        Outcome::Keep(_) => Vec::new(),
+        Outcome::Merge(merge) => merge.terms.iter().map(|term| (term.vector, term.lambda)).collect(),
+    };
+    PlannedTensor {
+        name: decision.name.clone(),
+        dtype: decision.output,
+        shape: decision.shape.clone(),
+        decision: decision.outcome.to_string(),
+        terms,
+    }
+}
+
+fn planned_side(side: &SideFile, draft: &Draft) -> PlannedSide {
+    let content = match &side.content {
+        Content::Copy => SideContent::Copy(draft.pins.cp[&side.path].clone()),
+        Content::CopyFromChat { path } => SideContent::Copy(draft.pins.chat[path].clone()),
+        Content::Bytes(bytes) => {
+            SideContent::Text(String::from_utf8(bytes.clone()).expect("edited side files are JSON or templates: text"))
+        }
+    };
+    PlannedSide { path: side.path.clone(), content }
+}
+
+fn model_card(recipe: &Recipe, draft: &Draft) -> String {
+    card::render(&CardRequest {
+        recipe,
+        cp_readme: draft.cp_card.as_deref(),
+        merged: draft.plan.merged(),
+        tensors: draft.plan.decisions().len(),
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}

@@ -1,0 +1,149 @@
+//! The checkpoints that a recipe names, surveyed: headers read, objects pinned.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use chatvec_core::align::{Input, Inputs, Role, VectorInputs};
+use chatvec_core::ids::Digest;
+use chatvec_core::manifest::{InputFile, ManifestInput};
+use chatvec_core::problem::Problem;
+use chatvec_core::recipe::Recipe;
+use chatvec_core::task::SourceFile;
+
+use crate::storage::{Location, Surveyed, survey};
+
+/// Every checkpoint of a recipe, each surveyed once however often it is named.
+#[derive(Debug)]
+pub struct SurveyedInputs {
+    surveyed: Vec<Surveyed>,
+    /// Position in `surveyed` and of its first weight file among all sources.
+    roles: BTreeMap<Role, usize>,
+    first_sources: Vec<usize>,
+}
+
+impl SurveyedInputs {
+    /// Surveys the checkpoints, several at a time.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them, under its path in the recipe.
+    pub fn survey(recipe: &Recipe) -> Result<Self, Vec<Problem>> {
+        let mut locations: Vec<Location> = Vec::new();
+        let mut roles = BTreeMap::new();
+        let mut problems = Vec::new();
+        for (role, url) in named(recipe) {
+            match Location::parse(url, Path::new("/")) {
+                Ok(location) => {
+                    let known = locations.iter().position(|other| *other == location);
+                    let ordinal = known.unwrap_or_else(|| {
+                        locations.push(location);
+                        locations.len() - 1
+                    });
+                    roles.insert(role, ordinal);
+                }
+                Err(error) => problems.extend(error.problems().into_iter().map(|problem| of_role(role, problem))),
+            }
+        }
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let surveys: Vec<_> =
+                locations.iter().map(|location| scope.spawn(move || survey(location))).collect();
+            surveys.into_iter().map(|one| one.join().expect("a survey does not panic")).collect()
+        });
+        let mut surveyed = Vec::new();
+        for (ordinal, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Ok(one) => surveyed.push(one),
+                Err(error) => {
+                    let role = *roles.iter().find(|(_, named)| **named == ordinal).expect("each location has a role").0;
+                    problems.extend(error.problems().into_iter().map(|problem| of_role(role, problem)));
+                }
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut next = 0;
+        let first_sources = surveyed
+            .iter()
+            .map(|one| std::mem::replace(&mut next, next + one.weight_files.len()))
+            .collect();
+        Ok(Self { surveyed, roles, first_sources })
+    }
+
+    /// The survey of one input.
+    ///
+    /// # Panics
+    /// If the recipe has no such input.
+    pub fn of(&self, role: Role) -> &Surveyed {
+        &self.surveyed[self.roles[&role]]
+    }
+
+    /// Every input with its role.
+    pub fn all(&self) -> impl Iterator<Item = (Role, &Surveyed)> {
+        self.roles.iter().map(|(role, ordinal)| (*role, &self.surveyed[*ordinal]))
+    }
+
+    /// The folders of the inputs.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        self.surveyed.iter().map(|one| one.location.path().to_owned()).collect()
+    }
+
+    /// The inputs as core aligns them.
+    pub fn inputs(&self) -> Inputs<'_> {
+        let input = |role| {
+            let ordinal: usize = self.roles[&role];
+            let surveyed = &self.surveyed[ordinal];
+            Input {
+                checkpoint: &surveyed.checkpoint,
+                files: &surveyed.weight_files,
+                first_source: self.first_sources[ordinal],
+            }
+        };
+        let vectors = (0..self.roles.len() / 2)
+            .map(|vector| VectorInputs { chat: input(Role::Chat(vector)), base: input(Role::Base(vector)) });
+        Inputs { cp: input(Role::Cp), vectors: vectors.collect() }
+    }
+
+    /// The weight files of all inputs, each once.
+    pub fn sources(&self) -> Vec<SourceFile> {
+        self.surveyed.iter().flat_map(|one| one.weight_files.iter().cloned()).collect()
+    }
+
+    /// What the manifest says of the inputs.
+    pub fn records(&self) -> Vec<ManifestInput> {
+        let file = |(named, source): (&chatvec_core::checkpoint::WeightFile, &SourceFile)| InputFile {
+            name: named.name.clone(),
+            size: source.size,
+            pin: source.pin.clone(),
+        };
+        let record = |(role, surveyed): (Role, &Surveyed)| ManifestInput {
+            role: role.to_string(),
+            url: surveyed.location.to_string(),
+            files: surveyed.checkpoint.files.iter().zip(&surveyed.weight_files).map(file).collect(),
+        };
+        self.all().map(record).collect()
+    }
+
+    /// Names a job's work: the same recipe on the same objects. A resumed job
+    /// must have the key that it had before.
+    pub fn key(&self, recipe: &Recipe) -> Digest {
+        Digest::of_parts(
+            std::iter::once(recipe.digest().0)
+                .chain(self.records().into_iter().flat_map(|input| {
+                    let files = input.files.into_iter().map(|file| format!("{} {} {}", file.name, file.size, file.pin));
+                    std::iter::once(input.role).chain(files)
+                })),
+        )
+    }
+}
+
+/// The checkpoints that a recipe names.
+fn named(recipe: &Recipe) -> impl Iterator<Item = (Role, &str)> {
+    let vectors = recipe.vectors.iter().enumerate().flat_map(|(ordinal, vector)| {
+        [(Role::Chat(ordinal), vector.chat.as_str()), (Role::Base(ordinal), vector.base.as_str())]
+    });
+    std::iter::once((Role::Cp, recipe.cp.as_str())).chain(vectors)
+}
+
+fn of_role(role: Role, problem: Problem) -> Problem {
+    Problem { subject: format!("{role}: {}", problem.subject), ..problem }
+}

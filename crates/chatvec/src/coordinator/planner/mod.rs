@@ -1,0 +1,115 @@
+//! From a recipe to a plan in the job store: reads headers and indexes, never
+//! tensor data, and reports all problems at once.
+
+mod blueprint;
+mod draft;
+mod inputs;
+
+pub use blueprint::{Blueprint, PlannedFile, PlannedSide, PlannedTensor, SideContent};
+pub use draft::{Draft, draft};
+pub use inputs::SurveyedInputs;
+
+use chatvec_core::ids::JobId;
+use chatvec_core::plan::{Plan, PartSize};
+use chatvec_core::problem::Problem;
+use chatvec_core::recipe::Recipe;
+use chatvec_core::task::FailureKind;
+use chatvec_proto::convert::encode_spec;
+
+use super::store::{Epoch, JobError, NewTask, Store, StoreError};
+use super::view::stored_recipe;
+use crate::storage::OutputFolder;
+
+/// Plans every job that waits for it.
+pub(super) async fn plan_waiting_jobs(store: &Store, part_size: PartSize) -> Result<(), StoreError> {
+    for job in store.jobs_to_plan().await? {
+        plan_job(store, &job, part_size).await?;
+    }
+    Ok(())
+}
+
+#[tracing::instrument(name = "plan job", skip_all, fields(job.id = %job))]
+async fn plan_job(store: &Store, job: &JobId, part_size: PartSize) -> Result<(), StoreError> {
+    let epoch = match store.start_planning(job).await {
+        Ok(epoch) => epoch,
+        // Cancelled between the listing and now.
+        Err(StoreError::WrongState { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let row = store.job(job).await?.ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
+    let recipe = stored_recipe(&row)?;
+    let work = {
+        let job = job.clone();
+        move || prepare(&recipe, &job, part_size)
+    };
+    let prepared = match tokio::task::spawn_blocking(work).await {
+        Ok(prepared) => prepared,
+        Err(panic) => Err(JobError {
+            kind: FailureKind::Internal,
+            problems: vec![Problem::new("plan", format!("the planner hit a bug: {panic}"))],
+        }),
+    };
+    match prepared {
+        Ok(prepared) => prepared.store(store, job, epoch).await,
+        Err(error) => {
+            tracing::info!(job.problems = error.problems.len(), "job cannot be planned");
+            match store.fail_job(job, &error).await {
+                // Cancelled while it was planned: that stands.
+                Err(StoreError::WrongState { .. }) => Ok(()),
+                outcome => outcome.map(drop),
+            }
+        }
+    }
+}
+
+/// A plan, encoded for the job store.
+struct Prepared {
+    key: chatvec_core::ids::Digest,
+    blueprint: Vec<u8>,
+    tasks: Vec<NewTask>,
+}
+
+/// Drafts the plan and creates the unfinished output files.
+fn prepare(recipe: &Recipe, job: &JobId, part_size: PartSize) -> Result<Prepared, JobError> {
+    let bad_input = |problems| JobError { kind: FailureKind::BadInput, problems };
+    let draft = draft(recipe, part_size).map_err(bad_input)?;
+    let output = OutputFolder::at(&recipe.output.url).map_err(|problem| bad_input(vec![problem]))?;
+    output.check_usable(recipe.output.overwrite).map_err(|problem| bad_input(vec![problem]))?;
+    let partials = output.partials(job);
+    for file in &draft.plan.files {
+        partials.create(&file.name, file.size).map_err(|error| {
+            let (kind, problem) = error.classify();
+            JobError { kind, problems: vec![problem] }
+        })?;
+    }
+    let tasks = draft.plan.numbered_tasks().map(|(task, range)| NewTask {
+        task,
+        file: range.file,
+        first_part: range.first_part,
+        part_count: range.part_count,
+        bytes: range.bytes,
+        spec: encode_spec(draft.plan.task_spec(task, target(&draft.plan, &partials, range.file))),
+    });
+    let tasks = tasks.collect();
+    let blueprint = Blueprint::of(recipe, &draft);
+    Ok(Prepared { key: draft.inputs.key(recipe), blueprint: blueprint.encode(), tasks })
+}
+
+fn target(plan: &Plan, partials: &crate::storage::Partials, file: chatvec_core::ids::FileOrdinal) -> String {
+    partials.path(&plan.files[file.0 as usize].name).to_string_lossy().into_owned()
+}
+
+impl Prepared {
+    async fn store(self, store: &Store, job: &JobId, epoch: Epoch) -> Result<(), StoreError> {
+        let tasks = self.tasks.len();
+        match store.finish_planning(job, epoch, &self.key, self.blueprint, &self.tasks).await {
+            Ok(()) => {
+                tracing::info!(job.tasks = tasks, "job planned");
+                Ok(())
+            }
+            // Cancelled, or taken over by another coordinator, while it was planned.
+            Err(StoreError::WrongState { .. } | StoreError::EpochLost { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
