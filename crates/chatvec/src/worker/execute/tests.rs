@@ -1,0 +1,1 @@
+//! Tasks executed on small files.
