@@ -31,6 +31,8 @@ pub struct LeaseGate {
     lost: AtomicBool,
     cancelled: AtomicBool,
     draining: AtomicBool,
+    #[cfg(test)]
+    probe: Option<probe::Probe>,
 }
 
 impl LeaseGate {
@@ -42,6 +44,8 @@ impl LeaseGate {
             lost: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            #[cfg(test)]
+            probe: None,
         }
     }
 
@@ -72,6 +76,10 @@ impl LeaseGate {
     /// # Errors
     /// [`Stop::LeaseLost`] also if the lease has not been renewed in time.
     pub fn may_write(&self) -> Result<(), Stop> {
+        #[cfg(test)]
+        if let Some(probe) = &self.probe {
+            probe.call(self);
+        }
         self.may_write_at(boottime_ms())
     }
 
@@ -93,6 +101,45 @@ fn deadline_ms(sent_at_ms: u64, lease: Duration) -> u64 {
     let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
     // Divided first: the longest lease must not overflow.
     sent_at_ms.saturating_add(lease_ms / 3 * 2)
+}
+
+/// Lets a test act at an exact point of a task.
+#[cfg(test)]
+pub(crate) mod probe {
+    use super::*;
+
+    type Act = Box<dyn Fn(u64, &LeaseGate) + Send + Sync>;
+
+    pub(crate) struct Probe {
+        calls: AtomicU64,
+        act: Act,
+    }
+
+    impl Probe {
+        pub(super) fn call(&self, gate: &LeaseGate) {
+            let call = self.calls.fetch_add(1, Ordering::Relaxed);
+            (self.act)(call, gate);
+        }
+    }
+
+    impl std::fmt::Debug for Probe {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Probe").finish_non_exhaustive()
+        }
+    }
+
+    impl LeaseGate {
+        /// An open gate that calls `act` each time before it answers, with the
+        /// number of times it has been asked before.
+        pub(crate) fn probed(act: impl Fn(u64, &LeaseGate) + Send + Sync + 'static) -> Self {
+            let mut gate = Self::new(boottime_ms(), Duration::MAX);
+            gate.probe = Some(Probe {
+                calls: AtomicU64::new(0),
+                act: Box::new(act),
+            });
+            gate
+        }
+    }
 }
 
 #[cfg(test)]

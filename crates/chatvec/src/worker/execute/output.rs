@@ -63,7 +63,7 @@ impl<'a> Output<'a> {
         &mut self.buffer[self.filled..][..len]
     }
 
-    /// The next `len` bytes are there. Writes the chunk if it is full.
+    /// The next `len` bytes are there. Writes what is full.
     ///
     /// # Errors
     /// [`Stop`] of the gate or of the write.
@@ -71,9 +71,9 @@ impl<'a> Output<'a> {
         // Now, while they are still in the cache.
         self.digest.update(&self.buffer[self.filled..][..len]);
         self.filled += len;
-        let chunk = self.chunk_len();
-        if self.filled >= chunk {
-            self.write(chunk)?;
+        // More than once only where a kernel block is longer than a chunk.
+        while self.filled >= self.chunk_len() {
+            self.write(self.chunk_len())?;
         }
         Ok(())
     }
