@@ -53,7 +53,8 @@ fn failure_of(task: &TaskSpec, gate: &LeaseGate) -> TaskFailure {
 
 #[test]
 fn a_gate_that_closes_stops_before_the_next_write() {
-    let close: [(fn(&LeaseGate), Stop); 3] = [
+    type Close = fn(&LeaseGate);
+    let close: [(Close, Stop); 3] = [
         (LeaseGate::set_lost, Stop::LeaseLost),
         (LeaseGate::set_cancelled, Stop::Cancelled),
         (LeaseGate::set_draining, Stop::Drained),
