@@ -1,1 +1,4 @@
 //! Where checkpoints live.
+
+pub mod local;
+pub mod pin;

@@ -4,12 +4,13 @@
 //! with a lease. Its memory is its slots' buffers, whatever the model's size.
 
 mod client;
-mod execute;
-mod gate;
+pub mod execute;
+mod failure;
+pub mod gate;
 mod heartbeat;
 mod held;
 mod run;
 
 pub use client::WorkerClient;
-pub use execute::Slot;
-pub use run::{Worker, WorkerEnd, WorkerOptions};
+pub use failure::Stop;
+pub use run::{Worker, WorkerEnd, WorkerOptions, WhenExhausted};
