@@ -59,8 +59,8 @@ async fn beat(client: &WorkerClient, worker: &v1::Worker, running: &[Arc<Running
 
 fn obey(one: &Running, directive: i32, sent_at_ms: u64, lease_duration_ms: u32) {
     match v1::BeatDirective::try_from(directive) {
-        Ok(v1::BeatDirective::Continue) => one.gate.extend(sent_at_ms, u64::from(lease_duration_ms)),
-        Ok(v1::BeatDirective::Cancel) => one.gate.cancel(),
-        Ok(v1::BeatDirective::Lost | v1::BeatDirective::Unspecified) | Err(_) => one.gate.lose(),
+        Ok(v1::BeatDirective::Continue) => one.gate.extend(sent_at_ms, Duration::from_millis(u64::from(lease_duration_ms))),
+        Ok(v1::BeatDirective::Cancel) => one.gate.set_cancelled(),
+        Ok(v1::BeatDirective::Lost | v1::BeatDirective::Unspecified) | Err(_) => one.gate.set_lost(),
     }
 }

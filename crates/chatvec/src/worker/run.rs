@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::{WorkerClient, internal, is_passing};
-use super::execute::{FinishedPart, Slot, Stop};
+use super::execute::{FinishedPart, Slot, SlotOptions};
+use super::failure::Stop;
 use super::gate::{LeaseGate, boottime_ms};
 use super::heartbeat::beat_until;
 use super::held::{Held, Running};
@@ -90,7 +91,7 @@ impl Worker {
         let tasks = TaskTracker::new();
         let acquired = worker.acquire_until(&stop, &tasks, &lease_sender).await;
         // Reports and releases need their leases: the heart beats to the last.
-        worker.held.all().iter().for_each(|one| one.gate.drain());
+        worker.held.all().iter().for_each(|one| one.gate.set_draining());
         tasks.close();
         tasks.wait().await;
         beating.cancel();
@@ -167,8 +168,7 @@ impl Worker {
             tracing::error!("the coordinator sent a task without a lease, it is dropped");
             return;
         };
-        let duration_ms = u64::try_from(lease_duration.as_millis()).unwrap_or(u64::MAX);
-        let running = self.held.begin(lease, LeaseGate::new(sent_at_ms, duration_ms));
+        let running = self.held.begin(lease, LeaseGate::new(sent_at_ms, lease_duration));
         let worker = Arc::clone(self);
         let stop = stop.clone();
         tasks.spawn(async move {
@@ -215,7 +215,7 @@ impl Worker {
         let slots = Arc::clone(&self.slots);
         let work = move || {
             let take = || slots.lock().expect("nothing panics while it holds this").pop();
-            let mut slot = take().unwrap_or_default();
+            let mut slot = take().unwrap_or_else(|| Slot::new(SlotOptions::default()));
             let outcome = slot.execute(&spec, &running.gate, &running.progress);
             slots.lock().expect("nothing panics while it holds this").push(slot);
             outcome

@@ -12,10 +12,7 @@ use crate::worker::failure::Stop;
 /// [`FailureKind::Internal`]: the planner has a bug.
 pub(super) fn check(spec: &TaskSpec) -> Result<(), Stop> {
     check_or_say(spec).map_err(|message| {
-        Stop::failed(
-            FailureKind::Internal,
-            format!("task for `{}`: {message}", spec.target),
-        )
+        Stop::failed(FailureKind::Internal, &spec.target, format!("impossible task: {message}"))
     })
 }
 

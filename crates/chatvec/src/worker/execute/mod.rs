@@ -309,9 +309,9 @@ impl Run<'_> {
         match elements / BLOCK_ELEMENTS {
             0 => Err(Stop::failed(
                 FailureKind::Internal,
+                &segment.name,
                 format!(
-                    "tensor `{}`: expected a merge that fits in {} bytes of buffers, found one of {} vectors",
-                    segment.name,
+                    "expected a merge that fits in {} bytes of buffers, found one of {} vectors",
                     self.inputs.len(),
                     terms.len(),
                 ),

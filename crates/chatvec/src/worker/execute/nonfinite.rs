@@ -2,6 +2,7 @@
 
 use chatvec_core::dtype::FloatFormat;
 use chatvec_core::kernel::{Delta, Operand, first_nonfinite};
+use chatvec_core::problem::Problem;
 use chatvec_core::task::{FailureKind, Operation, Piece, Segment, TaskFailure, TaskSpec};
 
 use crate::worker::failure::Stop;
@@ -21,17 +22,16 @@ pub(super) struct Merged<'a> {
 pub(super) fn failure(spec: &TaskSpec, merged: &Merged<'_>) -> Stop {
     let name = &merged.segment.name;
     let message = match in_an_input(spec, merged) {
-        Some(place) => format!("tensor `{name}`: expected finite values, found {place}"),
+        Some(place) => format!("expected finite values, found {place}"),
         None => format!(
-            "tensor `{name}`: expected a result within the range of {}, found {}",
+            "expected a result within the range of {}, found {}",
             merged.out.format.dtype(),
             in_the_output(spec, merged)
         ),
     };
     Stop::Failed(TaskFailure {
         kind: FailureKind::BadInput,
-        message,
-        hint: Some("`nonfinite: allow` passes NaN and infinity on".into()),
+        problem: Problem::new(name, message).with_hint("`nonfinite: allow` passes NaN and infinity on"),
     })
 }
 

@@ -122,7 +122,7 @@ fn a_source_that_is_replaced_while_it_is_read_fails_the_task() {
         fs::rename(&twin, &source.url).unwrap();
     });
     assert_eq!(failure.kind, FailureKind::SourceChanged);
-    assert!(failure.message.contains("source-0` changed: expected ino="));
+    assert!(failure.problem.to_string().contains("source-0: changed: expected ino="));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_source_that_is_written_to_while_it_is_read_fails_the_task() {
         fs::write(&source.url, bytes).unwrap();
     });
     assert_eq!(failure.kind, FailureKind::SourceChanged);
-    assert!(failure.message.contains("source-0` changed: expected ino="));
+    assert!(failure.problem.to_string().contains("source-0: changed: expected ino="));
 }
 
 #[test]
@@ -142,14 +142,14 @@ fn a_source_that_is_truncated_while_it_is_read_fails_the_task() {
         file.set_len(100).unwrap();
     });
     assert_eq!(failure.kind, FailureKind::SourceChanged);
-    assert!(failure.message.contains("source-0` is truncated: expected"));
+    assert!(failure.problem.to_string().contains("source-0: truncated: expected"));
 }
 
 #[test]
 fn a_source_that_is_removed_while_it_is_read_fails_the_task() {
     let failure = change_while_running(|source| fs::remove_file(&source.url).unwrap());
     assert_eq!(failure.kind, FailureKind::SourceChanged);
-    assert!(failure.message.contains("expected file `"));
+    assert!(failure.problem.to_string().contains("expected a file"));
 }
 
 #[test]
@@ -178,13 +178,13 @@ fn a_nan_in_an_input_is_named_with_its_file_and_place() {
     let failure = failure_of(&task, &open_gate());
     assert_eq!(failure.kind, FailureKind::BadInput);
     assert_eq!(
-        failure.message,
+        failure.problem.to_string(),
         format!(
             "tensor `tensor.6`: expected finite values, found NaN in base of vector 1, `{}` at byte {at} (element 3 of the slice at output byte {first})",
             task.sources[base.source as usize].url
         )
     );
-    let hint = failure.hint.unwrap();
+    let hint = failure.problem.hint.unwrap();
     assert!(hint.contains("`nonfinite: allow`"), "{hint}");
 
     task.nonfinite_is_error = false;
@@ -215,9 +215,9 @@ fn an_infinity_in_cp_is_named() {
     );
     let failure = failure_of(&one_task(&layout, &target), &open_gate());
     assert!(
-        failure.message.contains("found -inf in cp, `"),
+        failure.problem.to_string().contains("found -inf in cp, `"),
         "{}",
-        failure.message
+        failure.problem.to_string()
     );
 }
 
@@ -236,7 +236,7 @@ fn a_result_that_does_not_fit_the_output_type_is_named() {
     assert_eq!(failure.kind, FailureKind::BadInput);
     let wanted =
         format!("tensor `tensor.6`: expected a result within the range of {dtype}, found ");
-    assert!(failure.message.starts_with(&wanted), "{}", failure.message);
+    assert!(failure.problem.to_string().starts_with(&wanted), "{}", failure.problem.to_string());
 }
 
 /// Runs a test of this binary again where `fs` of 64 KiB is mounted on a folder
@@ -302,11 +302,11 @@ fn a_full_disk_is_told_at_creation_and_at_writing() {
     let failure = failure_of(&one_task(&layout, &target), &open_gate());
     assert_eq!(failure.kind, FailureKind::ResourceExhausted);
     assert!(
-        failure.message.contains("failed to write to `"),
+        failure.problem.to_string().contains("failed to write"),
         "{}",
-        failure.message
+        failure.problem.to_string()
     );
-    assert!(failure.hint.unwrap().contains("free some space"));
+    assert!(failure.problem.hint.unwrap().contains("free some space"));
 }
 
 #[test]

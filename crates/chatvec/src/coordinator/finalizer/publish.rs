@@ -1,0 +1,168 @@
+//! The half of publishing that only rolls forward: claim, renames, manifest.
+//!
+//! The manifest comes first as a claim, so that no other job can publish into
+//! the same folder, and last as the proof that the checkpoint is complete.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use chatvec_core::ids::{Crc64, FileOrdinal};
+use chatvec_core::manifest::{MANIFEST_NAME, Manifest, ManifestOutput, ManifestState};
+use chatvec_core::plan::INDEX_NAME;
+use chatvec_core::problem::Problem;
+use chatvec_core::stats::REPORT_NAME;
+use chatvec_core::task::FailureKind;
+use crc_fast::{CrcAlgorithm, checksum};
+
+use super::stage::{crc_of_file, sides};
+use super::{Finished, failure};
+use crate::coordinator::store::JobError;
+use crate::storage::local::{LocalError, rename, rename_noreplace, sync_dir};
+
+/// Makes the checkpoint visible. A repeat goes on where an earlier call
+/// stopped, and gives the same manifest.
+///
+/// The inner error ends the job; the outer one is worth another try.
+pub(super) fn publish(finished: &Finished, committing_at_ms: i64) -> Result<Result<Manifest, JobError>, LocalError> {
+    let root = finished.output.root();
+    let mut manifest = manifest(finished, committing_at_ms)?;
+    if let Err(taken) = claim(finished, &manifest)? {
+        return Ok(Err(taken));
+    }
+    sync_dir(root)?;
+    let weights = finished.blueprint.files.iter().map(|file| file.name.as_str());
+    for name in weights.chain([REPORT_NAME]) {
+        move_into_place(finished, name)?;
+    }
+    for side in &finished.blueprint.sides {
+        move_into_place(finished, &side.path)?;
+    }
+    if finished.overwrite {
+        remove_leftovers(finished)?;
+    }
+    sync_dir(root)?;
+    for index in &finished.blueprint.index {
+        move_into_place(finished, &index.path)?;
+    }
+    manifest.state = ManifestState::Complete;
+    write_manifest(finished, &manifest, rename)?;
+    sync_dir(root)?;
+    Ok(Ok(manifest))
+}
+
+/// What the manifest says: a pure function of the blueprint, the frozen parts,
+/// the staged files and the stored time of COMMITTING.
+fn manifest(finished: &Finished, committing_at_ms: i64) -> Result<Manifest, LocalError> {
+    let row = &finished.row;
+    let mut outputs = Vec::new();
+    for (ordinal, file) in (0u32..).zip(&finished.blueprint.files) {
+        outputs.push(output(&file.name, file.size, crc_of_file(finished, FileOrdinal(ordinal))));
+    }
+    let small = [REPORT_NAME].into_iter().chain(sides(finished).map(|side| side.path.as_str()));
+    for name in small {
+        let bytes = read_staged(finished, name)?;
+        let crc = Crc64(checksum(CrcAlgorithm::Crc64Nvme, &bytes));
+        outputs.push(output(name, bytes.len() as u64, crc));
+    }
+    Ok(Manifest::publishing(chatvec_core::manifest::ManifestRequest {
+        chatvec_version: env!("CARGO_PKG_VERSION"),
+        job: &row.job_id,
+        recipe: serde_json::from_str(&row.recipe_json).expect("the store was asked for a valid recipe"),
+        recipe_digest: row.recipe_digest.clone(),
+        key: row.input_key.clone().expect("a planned job has its key"),
+        committing_at_ms,
+        inputs: finished.blueprint.inputs.clone(),
+        outputs,
+    }))
+}
+
+fn output(path: &str, size: u64, crc: Crc64) -> ManifestOutput {
+    ManifestOutput { path: path.to_owned(), size, crc64nvme: crc.to_hex() }
+}
+
+/// A small file that is staged, or moved into place by an earlier call.
+fn read_staged(finished: &Finished, name: &str) -> Result<Vec<u8>, LocalError> {
+    let staged = finished.partials.path(name);
+    match fs::read(&staged) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let placed = finished.output.root().join(name);
+            fs::read(&placed).map_err(|error| LocalError::io("read", &placed, error))
+        }
+        outcome => outcome.map_err(|error| LocalError::io("read", &staged, error)),
+    }
+}
+
+/// Puts the manifest into the folder as a claim, unless it is there already.
+fn claim(finished: &Finished, manifest: &Manifest) -> Result<Result<(), JobError>, LocalError> {
+    let standing = finished.output.manifest()?.map(|bytes| Manifest::parse(&bytes));
+    if let Some(Ok(standing)) = &standing
+        && standing.job == finished.row.job_id.as_str()
+    {
+        return Ok(Ok(()));
+    }
+    let placed = match finished.overwrite {
+        true => write_manifest(finished, manifest, rename),
+        false => write_manifest(finished, manifest, rename_noreplace),
+    };
+    match placed {
+        Err(error) if error.io_kind() == Some(io::ErrorKind::AlreadyExists) => {
+            let path = finished.output.root().join(MANIFEST_NAME);
+            let message = "another job published into this folder meanwhile";
+            let problem = Problem::new(path.display().to_string(), message).with_hint("submit the job with another output");
+            Ok(Err(failure(FailureKind::BadInput, problem)))
+        }
+        outcome => outcome.map(Ok),
+    }
+}
+
+fn write_manifest(
+    finished: &Finished,
+    manifest: &Manifest,
+    place: fn(&Path, &Path) -> Result<(), LocalError>,
+) -> Result<(), LocalError> {
+    let staged = finished.partials.path(MANIFEST_NAME);
+    let written = File::create(&staged).and_then(|mut file| {
+        file.write_all(&manifest.to_json())?;
+        file.sync_all()
+    });
+    written.map_err(|error| LocalError::io("write", &staged, error))?;
+    place(&staged, &finished.output.root().join(MANIFEST_NAME))
+}
+
+/// Renames a staged file into the output folder; one that an earlier call has
+/// moved stays.
+fn move_into_place(finished: &Finished, name: &str) -> Result<(), LocalError> {
+    let from = finished.partials.path(name);
+    let to = finished.output.root().join(name);
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(|error| LocalError::io("create", folder, error))?;
+    }
+    match rename(&from, &to) {
+        Err(LocalError::Absent { .. }) if to.exists() => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Removes what an earlier checkpoint leaves that a loader would prefer to the
+/// new one, or take for a part of it: weights, indexes and adapters.
+fn remove_leftovers(finished: &Finished) -> Result<(), LocalError> {
+    let root = finished.output.root();
+    let entries = fs::read_dir(root).map_err(|error| LocalError::io("list", root, error))?;
+    for entry in entries {
+        let path = entry.map_err(|error| LocalError::io("list", root, error))?.path();
+        if is_leftover(finished, &path) {
+            fs::remove_file(&path).map_err(|error| LocalError::io("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_leftover(finished: &Finished, path: &PathBuf) -> bool {
+    const LOADED: [&str; 6] = [".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json"];
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let is_new = finished.blueprint.files.iter().any(|file| file.name == name)
+        || (name == INDEX_NAME && finished.blueprint.index.is_some());
+    let is_loaded = LOADED.iter().any(|suffix| name.ends_with(suffix)) || name.starts_with("adapter_");
+    path.is_file() && is_loaded && !is_new
+}
