@@ -28,7 +28,7 @@ pub(super) fn find(checkpoint: &Checkpoint) -> Option<Problem> {
     let problem = if let Some((name, sign)) = signs.next() {
         let more = match signs.count() {
             0 => String::new(),
-            count => format!(" (and {count} more tensors like it)"),
+            count => format!(" (and {count} more like it)"),
         };
         Problem::new(name, format!("the checkpoint is quantised: {sign}{more}"))
     } else {

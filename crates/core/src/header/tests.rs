@@ -497,3 +497,28 @@ proptest! {
         prop_assert_eq!(read(&file).is_ok(), SafeTensors::read_metadata(&file).is_ok());
     }
 }
+
+#[test]
+fn ninety_thousand_tensors_take_no_quadratic_time() {
+    let names: Vec<_> = (0..91_000)
+        .map(|n| {
+            format!(
+                "model.layers.{}.mlp.experts.{}.up_proj.weight",
+                n / 800,
+                n % 800
+            )
+        })
+        .collect();
+    let tensors: Vec<_> = names
+        .iter()
+        .map(|name| NewTensor {
+            name,
+            dtype: Dtype::BF16,
+            shape: &[2048, 7168],
+        })
+        .collect();
+    let file = encode(&tensors).unwrap();
+    let size = file.len() as u64 + 91_000 * 2048 * 7168 * 2;
+    let header = parse(&file[8..], size).unwrap();
+    assert_eq!(header.tensors.len(), 91_000);
+}
