@@ -1,4 +1,7 @@
-//! Statistics of a merge: per slice while it is computed, folded per tensor.
+//! Statistics of a merge: per slice while it is computed, folded per tensor,
+//! and the report over the model.
+
+pub mod report;
 
 use serde::{Deserialize, Serialize};
 
