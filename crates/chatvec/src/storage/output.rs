@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chatvec_core::ids::JobId;
-use chatvec_core::manifest::MANIFEST_NAME;
+use chatvec_core::manifest::FILE_NAME as MANIFEST_NAME;
 use chatvec_core::problem::Problem;
 
 use super::Location;

@@ -16,7 +16,6 @@ use std::io;
 
 use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
-use chatvec_core::manifest::Manifest;
 use chatvec_core::problem::Problem;
 use chatvec_core::task::FailureKind;
 
@@ -103,12 +102,12 @@ async fn conclude(
     store: &Store,
     job: &JobId,
     commit: &Commit,
-    published: Result<Manifest, JobError>,
+    published: Result<publish::Published, JobError>,
 ) -> Result<(), StoreError> {
     match published {
-        Ok(manifest) => {
+        Ok(checkpoint) => {
             store.finish_commit(job, commit.epoch).await?;
-            tracing::info!(job.files = manifest.outputs.len(), "job published");
+            tracing::info!(job.files = checkpoint.files, "job published");
         }
         Err(failure) => {
             tracing::error!(job.problem = %failure.problems[0], "job cannot be published");

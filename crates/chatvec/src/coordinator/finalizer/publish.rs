@@ -8,10 +8,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use chatvec_core::ids::{Crc64, FileOrdinal};
-use chatvec_core::manifest::{MANIFEST_NAME, Manifest, ManifestOutput, ManifestState};
+use chatvec_core::manifest::{self, FILE_NAME as MANIFEST_NAME, Output, Record};
 use chatvec_core::plan::INDEX_NAME;
 use chatvec_core::problem::Problem;
-use chatvec_core::stats::REPORT_NAME;
+use chatvec_core::stats::report::FILE_NAME as REPORT_NAME;
 use chatvec_core::task::FailureKind;
 use crc_fast::{CrcAlgorithm, checksum};
 
@@ -20,17 +20,25 @@ use super::{Finished, failure};
 use crate::coordinator::store::JobError;
 use crate::storage::local::{LocalError, rename, rename_noreplace, sync_dir};
 
+/// A checkpoint that is complete.
+#[derive(Debug)]
+pub(super) struct Published {
+    /// Files in it, but for the manifest.
+    pub(super) files: usize,
+}
+
 /// Makes the checkpoint visible. A repeat goes on where an earlier call
 /// stopped, and gives the same manifest.
 ///
 /// The inner error ends the job; the outer one is worth another try.
-pub(super) fn publish(finished: &Finished, committing_at_ms: i64) -> Result<Result<Manifest, JobError>, LocalError> {
+pub(super) fn publish(finished: &Finished, committing_at_ms: i64) -> Result<Result<Published, JobError>, LocalError> {
     let root = finished.output.root();
-    let mut manifest = manifest(finished, committing_at_ms)?;
-    if let Err(taken) = claim(finished, &manifest)? {
+    let record = record(finished, committing_at_ms);
+    if let Err(taken) = claim(finished, &record)? {
         return Ok(Err(taken));
     }
     sync_dir(root)?;
+    let outputs = outputs(finished)?;
     let weights = finished.blueprint.files.iter().map(|file| file.name.as_str());
     for name in weights.chain([REPORT_NAME]) {
         move_into_place(finished, name)?;
@@ -45,40 +53,42 @@ pub(super) fn publish(finished: &Finished, committing_at_ms: i64) -> Result<Resu
     for index in &finished.blueprint.index {
         move_into_place(finished, &index.path)?;
     }
-    manifest.state = ManifestState::Complete;
-    write_manifest(finished, &manifest, rename)?;
+    write_manifest(finished, &manifest::complete(&record, &outputs), rename)?;
     sync_dir(root)?;
-    Ok(Ok(manifest))
+    Ok(Ok(Published { files: outputs.len() }))
 }
 
-/// What the manifest says: a pure function of the blueprint, the frozen parts,
-/// the staged files and the stored time of COMMITTING.
-fn manifest(finished: &Finished, committing_at_ms: i64) -> Result<Manifest, LocalError> {
+/// What the manifest says of the job: a pure function of the blueprint and the
+/// stored time of COMMITTING.
+fn record(finished: &Finished, committing_at_ms: i64) -> Record {
     let row = &finished.row;
+    Record {
+        chatvec_version: env!("CARGO_PKG_VERSION").to_owned(),
+        job: row.job_id.clone(),
+        // The id is drawn once for the job and never again.
+        nonce: row.job_id.0.clone(),
+        recipe: serde_json::from_str(&row.recipe_json).expect("the store was asked for a valid recipe"),
+        recipe_digest: row.recipe_digest.clone(),
+        key: row.input_key.clone().expect("a planned job has its key"),
+        committing_at_ms: u64::try_from(committing_at_ms).expect("the clock is past 1970"),
+        inputs: finished.blueprint.inputs.clone(),
+    }
+}
+
+/// Every file of the output with its checksum: a pure function of the frozen
+/// parts and the staged files.
+fn outputs(finished: &Finished) -> Result<Vec<Output>, LocalError> {
     let mut outputs = Vec::new();
     for (ordinal, file) in (0u32..).zip(&finished.blueprint.files) {
-        outputs.push(output(&file.name, file.size, crc_of_file(finished, FileOrdinal(ordinal))));
+        outputs.push(Output::new(&file.name, file.size, crc_of_file(finished, FileOrdinal(ordinal))));
     }
     let small = [REPORT_NAME].into_iter().chain(sides(finished).map(|side| side.path.as_str()));
     for name in small {
         let bytes = read_staged(finished, name)?;
         let crc = Crc64(checksum(CrcAlgorithm::Crc64Nvme, &bytes));
-        outputs.push(output(name, bytes.len() as u64, crc));
+        outputs.push(Output::new(name, bytes.len() as u64, crc));
     }
-    Ok(Manifest::publishing(chatvec_core::manifest::ManifestRequest {
-        chatvec_version: env!("CARGO_PKG_VERSION"),
-        job: &row.job_id,
-        recipe: serde_json::from_str(&row.recipe_json).expect("the store was asked for a valid recipe"),
-        recipe_digest: row.recipe_digest.clone(),
-        key: row.input_key.clone().expect("a planned job has its key"),
-        committing_at_ms,
-        inputs: finished.blueprint.inputs.clone(),
-        outputs,
-    }))
-}
-
-fn output(path: &str, size: u64, crc: Crc64) -> ManifestOutput {
-    ManifestOutput { path: path.to_owned(), size, crc64nvme: crc.to_hex() }
+    Ok(outputs)
 }
 
 /// A small file that is staged, or moved into place by an earlier call.
@@ -94,16 +104,17 @@ fn read_staged(finished: &Finished, name: &str) -> Result<Vec<u8>, LocalError> {
 }
 
 /// Puts the manifest into the folder as a claim, unless it is there already.
-fn claim(finished: &Finished, manifest: &Manifest) -> Result<Result<(), JobError>, LocalError> {
-    let standing = finished.output.manifest()?.map(|bytes| Manifest::parse(&bytes));
+fn claim(finished: &Finished, record: &Record) -> Result<Result<(), JobError>, LocalError> {
+    let standing = finished.output.manifest()?.map(|bytes| manifest::parse(&bytes));
     if let Some(Ok(standing)) = &standing
-        && standing.job == finished.row.job_id.as_str()
+        && standing.job == finished.row.job_id
     {
         return Ok(Ok(()));
     }
+    let claim = manifest::claim(record);
     let placed = match finished.overwrite {
-        true => write_manifest(finished, manifest, rename),
-        false => write_manifest(finished, manifest, rename_noreplace),
+        true => write_manifest(finished, &claim, rename),
+        false => write_manifest(finished, &claim, rename_noreplace),
     };
     match placed {
         Err(error) if error.io_kind() == Some(io::ErrorKind::AlreadyExists) => {
@@ -118,12 +129,12 @@ fn claim(finished: &Finished, manifest: &Manifest) -> Result<Result<(), JobError
 
 fn write_manifest(
     finished: &Finished,
-    manifest: &Manifest,
+    manifest: &[u8],
     place: fn(&Path, &Path) -> Result<(), LocalError>,
 ) -> Result<(), LocalError> {
     let staged = finished.partials.path(MANIFEST_NAME);
     let written = File::create(&staged).and_then(|mut file| {
-        file.write_all(&manifest.to_json())?;
+        file.write_all(manifest)?;
         file.sync_all()
     });
     written.map_err(|error| LocalError::io("write", &staged, error))?;

@@ -1,7 +1,8 @@
 //! `chatvec.stats.json`: the statistics of all parts, folded per tensor.
 
 use chatvec_core::ids::TensorOrdinal;
-use chatvec_core::stats::{Report, SliceSums, TensorReport};
+use chatvec_core::stats::SliceSums;
+use chatvec_core::stats::report::{Report, TensorInput};
 use chatvec_proto::convert::decode_sums;
 
 use super::Finished;
@@ -20,13 +21,14 @@ pub(super) fn report(finished: &Finished) -> Vec<u8> {
             }
         }
     }
-    let reported = tensors.iter().zip(folded).map(|(tensor, sums)| TensorReport {
-        name: tensor.name.clone(),
-        dtype: tensor.dtype,
-        shape: tensor.shape.clone(),
-        decision: tensor.decision.clone(),
-        terms: tensor.terms.clone(),
-        sums,
+    let dtypes: Vec<_> = tensors.iter().map(|tensor| tensor.dtype.to_string()).collect();
+    let inputs = tensors.iter().zip(&dtypes).zip(&folded).map(|((tensor, dtype), sums)| TensorInput {
+        name: &tensor.name,
+        decision: &tensor.decision,
+        dtype,
+        shape: &tensor.shape,
+        sums: sums.as_ref(),
+        lambdas: &tensor.terms,
     });
-    Report::of(reported.collect()).to_json()
+    Report::of(&inputs.collect::<Vec<_>>()).to_json()
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use chatvec_core::ids::{Crc64, FileOrdinal};
 use chatvec_core::problem::Problem;
-use chatvec_core::stats::REPORT_NAME;
+use chatvec_core::stats::report::FILE_NAME as REPORT_NAME;
 use chatvec_core::task::FailureKind;
 use crc_fast::CrcAlgorithm;
 

@@ -1,10 +1,10 @@
 //! What publishing needs of a plan, as the job store keeps it between the
 //! planner and the finalizer.
 
-use chatvec_core::align::{Decision, Outcome};
-use chatvec_core::card::{self, CardRequest};
+use chatvec_core::align::{Decision, Outcome, Role};
+use chatvec_core::card::{self, Card, CardInput};
 use chatvec_core::dtype::Dtype;
-use chatvec_core::manifest::ManifestInput;
+use chatvec_core::manifest;
 use chatvec_core::plan::{INDEX_NAME, PartSize, index_json};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
@@ -18,7 +18,7 @@ use super::Draft;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Blueprint {
     /// The inputs, for the manifest.
-    pub inputs: Vec<ManifestInput>,
+    pub inputs: Vec<manifest::Input>,
     /// Size of every part but the last of a file.
     pub part_size: PartSize,
     /// The weight files, by ordinal.
@@ -54,7 +54,7 @@ pub struct PlannedTensor {
     /// What happens to it, and why, for people.
     pub decision: String,
     /// Vector and λ × `lambda_scale` of each term; empty where cp's is kept.
-    pub terms: Vec<(usize, f64)>,
+    pub terms: Vec<(u32, f64)>,
 }
 
 /// A side file of the output.
@@ -113,7 +113,7 @@ impl Blueprint {
 fn planned_tensor(decision: &Decision) -> PlannedTensor {
     let terms = match &decision.outcome {
         Outcome::Keep(_) => Vec::new(),
-        Outcome::Merge(merge) => merge.terms.iter().map(|term| (term.vector, term.lambda)).collect(),
+        Outcome::Merge(merge) => merge.terms.iter().map(|term| (term.vector as u32, term.lambda)).collect(),
     };
     PlannedTensor {
         name: decision.name.clone(),
@@ -136,11 +136,25 @@ fn planned_side(side: &SideFile, draft: &Draft) -> PlannedSide {
 }
 
 fn model_card(recipe: &Recipe, draft: &Draft) -> String {
-    card::render(&CardRequest {
-        recipe,
+    let lambdas = |role: Role| match role {
+        Role::Cp => None,
+        Role::Chat(vector) | Role::Base(vector) => Some(recipe.vectors[vector].lambda.to_string()),
+    };
+    let inputs = draft.inputs.all().map(|(role, surveyed)| CardInput {
+        role: role.to_string(),
+        url: surveyed.location.to_string(),
+        lambda: lambdas(role),
+    });
+    let title = recipe.output.url.trim_end_matches('/').rsplit('/').next().unwrap_or("merged model");
+    let merged = draft.plan.merged() as u64;
+    let card = card::render(&Card {
+        title,
+        inputs: &inputs.collect::<Vec<_>>(),
+        recipe_yaml: &recipe.to_yaml(),
+        merged,
+        copied: draft.plan.decisions().len() as u64 - merged,
+        chatvec_version: env!("CARGO_PKG_VERSION"),
         cp_readme: draft.cp_card.as_deref(),
-        merged: draft.plan.merged(),
-        tensors: draft.plan.decisions().len(),
-        version: env!("CARGO_PKG_VERSION"),
-    })
+    });
+    String::from_utf8(card).expect("a card is made of text")
 }

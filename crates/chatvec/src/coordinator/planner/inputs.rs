@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use chatvec_core::align::{Input, Inputs, Role, VectorInputs};
 use chatvec_core::ids::Digest;
-use chatvec_core::manifest::{InputFile, ManifestInput};
+use chatvec_core::manifest::{self, InputFile};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 use chatvec_core::task::SourceFile;
@@ -109,13 +109,13 @@ impl SurveyedInputs {
     }
 
     /// What the manifest says of the inputs.
-    pub fn records(&self) -> Vec<ManifestInput> {
+    pub fn records(&self) -> Vec<manifest::Input> {
         let file = |(named, source): (&chatvec_core::checkpoint::WeightFile, &SourceFile)| InputFile {
             name: named.name.clone(),
             size: source.size,
             pin: source.pin.clone(),
         };
-        let record = |(role, surveyed): (Role, &Surveyed)| ManifestInput {
+        let record = |(role, surveyed): (Role, &Surveyed)| manifest::Input {
             role: role.to_string(),
             url: surveyed.location.to_string(),
             files: surveyed.checkpoint.files.iter().zip(&surveyed.weight_files).map(file).collect(),
