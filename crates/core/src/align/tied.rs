@@ -6,7 +6,8 @@
 use super::{Decision, Input, Inputs, Outcome};
 use crate::checkpoint::TensorRef;
 use crate::problem::Problem;
-use crate::recipe::{Action, Missing, Recipe, heads, tied_embedding_of};
+use crate::recipe::tied::{heads, tied_embedding_of};
+use crate::recipe::{Action, Missing, Recipe};
 
 /// The embedding that stands for `head` in an input that stores none.
 pub(super) fn embedding_for<'a>(input: &Input<'a>, head: &str) -> Option<TensorRef<'a>> {

@@ -16,7 +16,7 @@ use crate::align::{Alignment, Decision, Inputs, align};
 use crate::header::HeaderError;
 use crate::ids::TaskOrdinal;
 use crate::problem::Problem;
-use crate::recipe::Recipe;
+use crate::recipe::{Nonfinite, Recipe};
 use crate::task::SourceFile;
 
 /// Every decision of a job.
@@ -45,7 +45,7 @@ pub fn plan(recipe: &Recipe, inputs: &Inputs<'_>, sources: Vec<SourceFile>, part
         .map_err(|error| vec![header_problem(&error)])?;
     let part_size = part_size.fitting(files.iter().map(|file| file.size));
     let tasks = split::tasks(&files, part_size);
-    let nonfinite_is_error = recipe.nonfinite.is_error();
+    let nonfinite_is_error = recipe.nonfinite == Nonfinite::Error;
     Ok(Plan { alignment, files, sources, part_size, tasks, nonfinite_is_error })
 }
 

@@ -6,6 +6,7 @@ use super::glob::Glob;
 use super::kind::Kind;
 use super::node::Node;
 use super::{node, walk};
+use crate::dtype::FloatFormat;
 use crate::problem::Problem;
 
 /// A merge as the user asks for it: `cp + Σ λ·(chat − base)`, tensor by tensor.
@@ -128,6 +129,18 @@ pub enum OutputDtype {
     F16,
     /// IEEE 754 binary32.
     F32,
+}
+
+impl OutputDtype {
+    /// The format of the output's floating-point tensors; `None` leaves each as in cp.
+    pub fn format(self) -> Option<FloatFormat> {
+        match self {
+            Self::Same => None,
+            Self::Bf16 => Some(FloatFormat::Bf16),
+            Self::F16 => Some(FloatFormat::F16),
+            Self::F32 => Some(FloatFormat::F32),
+        }
+    }
 }
 
 /// A recipe together with what is odd about it but allowed.

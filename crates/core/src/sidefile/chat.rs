@@ -10,8 +10,9 @@ use super::draft::Draft;
 use super::json::{Object, quote};
 use super::select::ADDITIONAL_TEMPLATES;
 use super::vocabulary::{Found, Wanted, look_up};
-use super::{ChatTemplateChoice, Source};
+use super::Source;
 use crate::problem::Problem;
+use crate::recipe::ChatTemplate;
 
 const TEMPLATE_FILES: [&str; 2] = ["chat_template.jinja", "chat_template.json"];
 
@@ -20,10 +21,10 @@ const TEMPLATE_FILES: [&str; 2] = ["chat_template.jinja", "chat_template.json"];
 pub(super) fn bring(
     draft: &mut Draft<'_>,
     chat: Option<&Source<'_>>,
-    choice: Option<ChatTemplateChoice>,
+    choice: Option<ChatTemplate>,
     problems: &mut Vec<Problem>,
 ) {
-    if choice == Some(ChatTemplateChoice::Cp) {
+    if choice == Some(ChatTemplate::Cp) {
         return;
     }
     let template = match chat.map(Template::of).transpose() {
@@ -31,7 +32,7 @@ pub(super) fn bring(
         Err(problem) => return problems.push(problem),
     };
     let (Some(chat), Some(template)) = (chat, template) else {
-        if choice == Some(ChatTemplateChoice::Chat) {
+        if choice == Some(ChatTemplate::Chat) {
             problems.push(
                 Problem::new(
                     "chat_template",

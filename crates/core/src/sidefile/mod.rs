@@ -20,6 +20,7 @@ use self::draft::Draft;
 use self::json::Object;
 use crate::dtype::FloatFormat;
 use crate::problem::Problem;
+use crate::recipe::ChatTemplate;
 
 /// One input's folder: what is in it, and the contents of what was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -28,15 +29,6 @@ pub struct Folder<'a> {
     pub files: &'a [(String, u64)],
     /// The contents of the files that [`texts_needed`] names.
     pub texts: &'a BTreeMap<String, Vec<u8>>,
-}
-
-/// Whose chat template and end-of-turn token the output has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChatTemplateChoice {
-    /// Those of the first vector's chat; an error where it has no template.
-    Chat,
-    /// Those of cp: nothing is changed.
-    Cp,
 }
 
 /// Everything that decides the side files.
@@ -49,7 +41,7 @@ pub struct SideRequest<'a> {
     /// The first vector's base, compared with cp where there is no chat.
     pub base: Option<Folder<'a>>,
     /// As the recipe says; `None` takes chat's where chat has a template.
-    pub chat_template: Option<ChatTemplateChoice>,
+    pub chat_template: Option<ChatTemplate>,
     /// The type that the config declares; `None` leaves it as it is.
     pub output_dtype: Option<FloatFormat>,
     /// Whether the output stores a head of its own though the skeleton's was

@@ -375,7 +375,7 @@ fn cps_jinja_goes_when_chats_template_is_a_list_in_its_config() {
 fn choosing_cp_keeps_every_byte() {
     let (cp, chat) = (llama_3_cp(), llama_3_chat());
     let plan = plan(&SideRequest {
-        chat_template: Some(ChatTemplateChoice::Cp),
+        chat_template: Some(ChatTemplate::Cp),
         ..request(&cp, &chat)
     })
     .unwrap();
@@ -391,7 +391,7 @@ fn without_a_template_the_default_is_cp_and_asking_for_chat_is_an_error() {
     for chat in [Some(chat.folder()), None] {
         let problems = plan(&SideRequest {
             chat,
-            chat_template: Some(ChatTemplateChoice::Chat),
+            chat_template: Some(ChatTemplate::Chat),
             ..request(&cp, &cp)
         })
         .unwrap_err();
