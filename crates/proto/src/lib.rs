@@ -3,7 +3,7 @@
 
 pub mod v1 {
     //! Generated from `proto/chatvec/v1`; the comments stand in the `.proto` files.
-    #![expect(missing_docs, unreachable_pub, unused_qualifications, reason = "generated code")]
+    #![expect(missing_docs, unused_qualifications, reason = "generated code")]
     #![expect(clippy::all, clippy::allow_attributes, reason = "generated code")]
     tonic::include_proto!("chatvec.v1");
 }

@@ -180,7 +180,7 @@ pub(super) fn nearest(
             let limit = (longest / 3).max(1);
             let distance = (name.len().abs_diff(letters.len()) <= limit)
                 .then(|| edit_distance(&name, &letters))?;
-            (distance <= limit && distance < letters.len()).then_some((distance, candidate))
+            (distance <= limit).then_some((distance, candidate))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)

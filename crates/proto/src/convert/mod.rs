@@ -6,7 +6,7 @@ mod recipe;
 mod report;
 mod task;
 
-pub use job::{JobView, ProgressView, TimeMs};
+pub use job::{JobView, ProgressView, TimeMs, job_state};
 pub use recipe::{recipe_from_wire, recipe_to_wire};
 pub use report::{decode_sums, encode_sums};
 pub use task::{decode_spec, encode_spec};

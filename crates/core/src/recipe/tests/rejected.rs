@@ -40,12 +40,20 @@ fn a_bad_lambda_is_named_with_what_was_found() {
             "{ a: b }",
             "expected a number such as `1.0`, found a mapping",
         ),
+        (
+            "010",
+            "expected a number such as `1.0`, found the text `010` (hint: write it plainly: no quotes, no leading zeros)",
+        ),
+        (
+            "1_0",
+            "expected a number such as `1.0`, found the text `1_0`",
+        ),
         (".nan", "expected a finite number, found `NaN`"),
         ("-.inf", "expected a finite number, found `-inf`"),
         ("1e999", "expected a finite number, found `inf`"),
         (
             "'0.5'",
-            "expected a number such as `1.0`, found the text `0.5` (hint: write it without quotes)",
+            "expected a number such as `1.0`, found the text `0.5` (hint: write it plainly: no quotes, no leading zeros)",
         ),
         (
             "[0.5, 1.0]",

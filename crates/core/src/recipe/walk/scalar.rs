@@ -183,7 +183,7 @@ impl Walk {
             _ => {
                 let problem = self.expected(at, &format!("a number such as `{example}`"), node);
                 if matches!(node, Node::Text(text) if text.parse::<f64>().is_ok()) {
-                    problem.hint("write it without quotes");
+                    problem.hint("write it plainly: no quotes, no leading zeros");
                 }
                 return None;
             }
