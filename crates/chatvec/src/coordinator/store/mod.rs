@@ -1,1 +1,111 @@
 //! The job store: all SQL of the product lives below this module.
+//!
+//! One set of statements serves SQLite, embedded in a single process, and
+//! Postgres, shared by many coordinators. A [`Dialect`] holds the two snippets
+//! in which they differ. The text is written for READ COMMITTED with many
+//! writers, so it says more than SQLite's single connection needs:
+//!
+//! * A transaction that moves a job first locks its row (`lock_job`) and looks
+//!   at the tasks in a later statement, which then sees all that is committed.
+//! * Rows are locked tasks first, then jobs in the order of their ids. Whoever
+//!   holds a job and wants its tasks takes those that nobody else holds (SKIP
+//!   LOCKED) and leaves the rest to the reaper's sweep, so nobody waits in a
+//!   circle.
+//! * Every write on behalf of a lease names the lease's fence, and every write
+//!   of a planner or finalizer its epoch.
+//!
+//! The database's clock decides leases. No transaction spans anything but its
+//! own statements.
+//!
+//! # Cancellation
+//! Dropping a store future half-way can leave a transaction open on a pooled
+//! connection until its next use (a known defect of sqlx up to 0.9). A server
+//! drops a request's future when its client goes away, so request handlers run
+//! store calls in a spawned task and await its handle.
+
+mod connect;
+mod decode;
+mod dialect;
+mod error;
+mod values;
+mod wake;
+
+mod job;
+mod plan;
+mod task;
+mod worker;
+
+mod lease;
+mod report;
+
+mod cancel;
+mod commit;
+mod reap;
+
+mod progress;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use sqlx::{Any, AssertSqlSafe, Transaction};
+use sqlx::{AnyConnection, AnyPool};
+
+use dialect::Dialect;
+use wake::Wake;
+
+pub use error::StoreError;
+pub use job::{Created, Epoch, JobError, JobFilter, JobPage, JobRow, NewJob};
+pub use lease::{Acquired, Beat, BeatAnswer};
+pub use plan::NewTask;
+pub use progress::Progress;
+pub use reap::Reaped;
+pub use report::{FailOutcome, NewPart, PartRow, Recorded};
+pub use task::TaskRow;
+pub use worker::{WorkerInfo, WorkerRow};
+
+pub use commit::Commit;
+
+/// A handle on the job database. Clones share one pool of connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: AnyPool,
+    dialect: &'static Dialect,
+    wake: Arc<Wake>,
+}
+
+impl Store {
+    /// A statement's text in the database's dialect.
+    fn sql(&self, text: &str) -> AssertSqlSafe<String> {
+        self.dialect.sql(text)
+    }
+
+    /// Begins a transaction. Dropped without `commit`, it changes nothing.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        Ok(Tx {
+            inner: self.pool.begin().await?,
+            dialect: self.dialect,
+        })
+    }
+}
+
+/// An open transaction, and the dialect of its database.
+struct Tx {
+    inner: Transaction<'static, Any>,
+    dialect: &'static Dialect,
+}
+
+impl Tx {
+    fn sql(&self, text: &str) -> AssertSqlSafe<String> {
+        self.dialect.sql(text)
+    }
+
+    fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.inner
+    }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.inner.commit().await?)
+    }
+}

@@ -1,0 +1,139 @@
+//! From the last finished task to the end of the commit.
+
+use chatvec_core::ids::JobId;
+use chatvec_core::job::JobState;
+
+use super::job::{lock_job, raise_epoch, set_job_state};
+use super::{Epoch, JobError, JobRow, Store, StoreError, Tx, decode};
+
+/// The right to publish a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// What the finalizer's writes must name.
+    pub epoch: Epoch,
+    /// When the part list was frozen, by the database's clock: the same for
+    /// every finalizer of the job, so that all write the same bytes.
+    pub committing_at_ms: i64,
+}
+
+const JOBS_TO_COMMIT: &str = "-- jobs_to_commit
+    SELECT job_id FROM job
+    WHERE state = 'COMMITTING'
+       OR (state IN ('QUEUED', 'RUNNING')
+           AND NOT EXISTS (SELECT 1 FROM task
+                           WHERE task.job_id = job.job_id AND task.state <> 'DONE'))
+    ORDER BY created_at_ms, job_id";
+
+const UNDONE_TASKS: &str = "-- undone_tasks
+    SELECT count(*) AS tasks FROM task WHERE job_id = $1 AND state <> 'DONE'";
+
+impl Store {
+    /// The jobs to be committed: every task is done, or a commit was begun.
+    pub async fn jobs_to_commit(&self) -> Result<Vec<JobId>, StoreError> {
+        let rows = sqlx::query(self.sql(JOBS_TO_COMMIT))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|row| Ok(JobId(decode::text(row, "job_id")?)))
+            .collect()
+    }
+
+    /// Makes the caller the job's finalizer: with every task DONE the job
+    /// becomes COMMITTING, the point of no return, and its part list is frozen.
+    /// A job in COMMITTING is taken over: its earlier finalizer's epoch ends.
+    /// `None` if some task is not DONE.
+    ///
+    /// Transaction `start_commit`.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongState`] in PLANNING, CANCELLING and at the end.
+    pub async fn start_commit(&self, job: &JobId) -> Result<Option<Commit>, StoreError> {
+        let mut tx = self.begin().await?;
+        let row = lock_job(&mut tx, job).await?;
+        let row = match row.state {
+            JobState::Committing => row,
+            JobState::Queued | JobState::Running => {
+                if undone_tasks(&mut tx, job).await? > 0 {
+                    return Ok(None);
+                }
+                freeze(&mut tx, row).await?
+            }
+            _ => return Err(row.wrong_state()),
+        };
+        let epoch = raise_epoch(&mut tx, job).await?;
+        let committing_at_ms = row.committing_at_ms.ok_or(StoreError::Corrupt {
+            column: "committing_at_ms",
+            value: "null".to_owned(),
+        })?;
+        tx.commit().await?;
+        self.wake.jobs_changed();
+        Ok(Some(Commit {
+            epoch,
+            committing_at_ms,
+        }))
+    }
+
+    /// COMMITTING becomes SUCCEEDED: the final manifest is written.
+    ///
+    /// Transaction `finish_commit`.
+    ///
+    /// # Errors
+    /// [`StoreError::EpochLost`] if another finalizer took over,
+    /// [`StoreError::WrongState`] if the job is not COMMITTING.
+    pub async fn finish_commit(&self, job: &JobId, epoch: Epoch) -> Result<JobRow, StoreError> {
+        self.end_commit(job, epoch, JobState::Succeeded, None).await
+    }
+
+    /// COMMITTING becomes FAILED, on proven and permanent damage only.
+    ///
+    /// Transaction `fail_commit`.
+    ///
+    /// # Errors
+    /// As of [`Store::finish_commit`].
+    pub async fn fail_commit(
+        &self,
+        job: &JobId,
+        epoch: Epoch,
+        error: &JobError,
+    ) -> Result<JobRow, StoreError> {
+        self.end_commit(job, epoch, JobState::Failed, Some(error))
+            .await
+    }
+
+    async fn end_commit(
+        &self,
+        job: &JobId,
+        epoch: Epoch,
+        end: JobState,
+        error: Option<&JobError>,
+    ) -> Result<JobRow, StoreError> {
+        let mut tx = self.begin().await?;
+        let row = lock_job(&mut tx, job).await?;
+        row.check_epoch(epoch)?;
+        if row.state != JobState::Committing {
+            return Err(row.wrong_state());
+        }
+        let ended = set_job_state(&mut tx, &row, end, error).await?;
+        tx.commit().await?;
+        self.wake.jobs_changed();
+        Ok(ended)
+    }
+}
+
+/// RUNNING becomes COMMITTING. A job without a task was never leased from, so
+/// it is still QUEUED and passes through RUNNING.
+async fn freeze(tx: &mut Tx, row: JobRow) -> Result<JobRow, StoreError> {
+    let running = match row.state {
+        JobState::Queued => set_job_state(tx, &row, JobState::Running, None).await?,
+        _ => row,
+    };
+    set_job_state(tx, &running, JobState::Committing, None).await
+}
+
+async fn undone_tasks(tx: &mut Tx, job: &JobId) -> Result<u64, StoreError> {
+    let row = sqlx::query(tx.sql(UNDONE_TASKS))
+        .bind(job.as_str())
+        .fetch_one(tx.connection())
+        .await?;
+    decode::number(&row, "tasks")
+}

@@ -1,0 +1,141 @@
+//! What a store call can fail with, and the one check of every guarded write.
+
+use std::io;
+use std::path::PathBuf;
+
+use chatvec_core::ids::{JobId, RequestId, TaskOrdinal};
+use chatvec_core::job::JobState;
+use chatvec_core::task::TaskState;
+
+use super::job::Epoch;
+
+/// Why a store call changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused or could not be reached. Worth a retry.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("migration: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The folder of the database file does not exist, or the path cannot be
+    /// given to the database.
+    #[error("job store `{}`: {source}", path.display())]
+    Path {
+        /// The path of the file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The lease has ended: it expired, was taken back, or was used up.
+    #[error("lease of task {task} of job `{job}` is lost")]
+    LeaseLost {
+        /// The job of the task.
+        job: JobId,
+        /// The task.
+        task: TaskOrdinal,
+    },
+    /// Another coordinator has taken over the planning or the commit.
+    #[error("epoch {held} of job `{job}` is over, now {current}")]
+    EpochLost {
+        /// The job.
+        job: JobId,
+        /// The epoch that the caller holds.
+        held: Epoch,
+        /// The epoch of the job.
+        current: Epoch,
+    },
+    /// The request id stands for another recipe already.
+    #[error("request id `{request}` was used before with another recipe")]
+    RequestIdReused {
+        /// The id.
+        request: RequestId,
+    },
+    /// No such job.
+    #[error("job `{0}` not found")]
+    JobNotFound(JobId),
+    /// No such task.
+    #[error("task {task} of job `{job}` not found")]
+    TaskNotFound {
+        /// The job.
+        job: JobId,
+        /// The task.
+        task: TaskOrdinal,
+    },
+    /// The job's state does not allow it.
+    #[error("job `{job}` is {state}")]
+    WrongState {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+    },
+    /// The task's state does not allow it.
+    #[error("task {task} of job `{job}` is {state}, expected {expected}")]
+    WrongTaskState {
+        /// The job of the task.
+        job: JobId,
+        /// The task.
+        task: TaskOrdinal,
+        /// Where it stands.
+        state: TaskState,
+        /// Where it would have to stand.
+        expected: TaskState,
+    },
+    /// A report's parts are not the parts of its task, each once and in order.
+    #[error(
+        "report of task {task} of job `{job}`: expected parts {first}..{end} of file {file}, found others"
+    )]
+    WrongParts {
+        /// The job of the task.
+        job: JobId,
+        /// The task.
+        task: TaskOrdinal,
+        /// The output file of the task.
+        file: u32,
+        /// Its first part.
+        first: u32,
+        /// One past its last part.
+        end: u32,
+    },
+    /// A number is too large for the database.
+    #[error("number too large for the job store: {0}")]
+    TooLarge(u64),
+    /// A stored value is none that this program writes.
+    #[error("column `{column}` holds an impossible value: `{value}`")]
+    Corrupt {
+        /// The column.
+        column: &'static str,
+        /// The value as text.
+        value: String,
+    },
+    /// A guarded write met several rows where keys allow one: a bug.
+    #[error("guarded write changed {0} rows, expected 1")]
+    NotOne(u64),
+}
+
+/// The check behind every write that a guard protects: one row, or the guard's
+/// error where it matched none.
+pub(super) fn exactly_one(rows: u64, guard: impl FnOnce() -> StoreError) -> Result<(), StoreError> {
+    match rows {
+        1 => Ok(()),
+        0 => Err(guard()),
+        more => Err(StoreError::NotOne(more)),
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn no_row_is_the_guards_error_and_two_rows_are_a_bug() {
+        let guard = || StoreError::JobNotFound(JobId("j".to_owned()));
+        assert!(exactly_one(1, guard).is_ok());
+        assert!(matches!(
+            exactly_one(0, guard),
+            Err(StoreError::JobNotFound(_))
+        ));
+        assert!(matches!(exactly_one(2, guard), Err(StoreError::NotOne(2))));
+    }
+}

@@ -1,0 +1,351 @@
+//! Leases: the claim, the heartbeat, and giving a lease back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use chatvec_core::ids::{Attempt, Fence, JobId, TaskOrdinal, WorkerId};
+use chatvec_core::job::JobState;
+use chatvec_core::task::Lease;
+use sqlx::any::AnyRow;
+
+use super::decode::stored;
+use super::error::exactly_one;
+use super::worker::{see_worker, see_worker_again};
+use super::{Store, StoreError, Tx, WorkerInfo, decode, values};
+
+/// A task that a worker was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acquired {
+    /// The right to run it.
+    pub lease: Lease,
+    /// What to do, encoded.
+    pub spec: Vec<u8>,
+    /// W3C trace context of the job's submission.
+    pub traceparent: Option<String>,
+}
+
+/// A worker's word that it still runs a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// The lease that it holds.
+    pub lease: Lease,
+    /// Bytes of output written so far.
+    pub progress_bytes: u64,
+}
+
+/// What a heartbeat brings back for one lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeatAnswer {
+    /// The lease was extended.
+    Extended,
+    /// The lease is over: drop the work.
+    Lost,
+    /// The lease was extended, but the job is not wanted any more: stop, and
+    /// release the task.
+    Cancel,
+}
+
+/// MATERIALIZED keeps a planner from choosing rows anew beyond the LIMIT.
+const CLAIM: &str = "-- claim
+    WITH c AS MATERIALIZED (
+        SELECT job_id AS c_job, task_no AS c_task FROM task
+        WHERE state = 'READY' AND not_before_ms <= {now}
+          AND EXISTS (SELECT 1 FROM job WHERE job.job_id = task.job_id
+                                          AND job.state IN ('QUEUED', 'RUNNING'))
+        ORDER BY sched_key, job_id, task_no
+        LIMIT $1{skip_locked}
+    )
+    UPDATE task SET state = 'LEASED', fence = fence + 1, attempt = attempt + 1,
+                    worker_id = $2, lease_expires_at_ms = {now} + $3,
+                    progress_bytes = 0, updated_at_ms = {now}
+    FROM c WHERE job_id = c_job AND task_no = c_task AND state = 'READY'
+    RETURNING job_id, task_no, fence, attempt, sched_key";
+
+const START_RUNNING: &str = "-- start_running
+    UPDATE job SET state = 'RUNNING', revision = revision + 1, updated_at_ms = {now}
+    WHERE job_id = $1 AND state = 'QUEUED'";
+
+const TRACEPARENT: &str = "-- traceparent
+    SELECT traceparent FROM job WHERE job_id = $1";
+
+const TASK_SPECS: &str = "-- task_specs
+    WITH wanted (w_job, w_task) AS (VALUES {values})
+    SELECT job_id, task_no, spec
+    FROM wanted JOIN task_spec ON job_id = w_job AND task_no = w_task";
+
+const EXTEND: &str = "-- extend
+    WITH beat (b_job, b_task, b_fence, b_progress) AS (VALUES {values})
+    UPDATE task SET lease_expires_at_ms = {now} + $1, progress_bytes = b_progress,
+                    updated_at_ms = {now}
+    FROM beat
+    WHERE job_id = b_job AND task_no = b_task AND fence = b_fence
+      AND state = 'LEASED' AND worker_id = $2 AND lease_expires_at_ms > {now}
+    RETURNING job_id, task_no, fence";
+
+const JOB_STATE: &str = "-- job_state
+    SELECT state FROM job WHERE job_id = $1";
+
+/// A task that nobody holds any more waits again, unless its job is not wanted.
+macro_rules! ready_or_cancelled {
+    () => {
+        "CASE WHEN EXISTS (SELECT 1 FROM job WHERE job.job_id = task.job_id AND job.state IN
+             ('CANCELLING', 'SUCCEEDED', 'FAILED', 'CANCELLED'))
+         THEN 'CANCELLED' ELSE 'READY' END"
+    };
+}
+
+const RELEASE: &str = concat!(
+    "-- release
+    UPDATE task SET worker_id = NULL, lease_expires_at_ms = NULL, progress_bytes = 0,
+                    not_before_ms = 0, updated_at_ms = {now}, state = ",
+    ready_or_cancelled!(),
+    " WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'"
+);
+
+const RELEASE_ALL: &str = concat!(
+    "-- release_all
+    UPDATE task SET worker_id = NULL, lease_expires_at_ms = NULL, progress_bytes = 0,
+                    not_before_ms = 0, fence = fence + 1, updated_at_ms = {now}, state = ",
+    ready_or_cancelled!(),
+    " WHERE state = 'LEASED'"
+);
+
+impl Store {
+    /// Leases up to `max` tasks to the worker, for `lease_ms` from now, and
+    /// notes that the worker was seen. Oldest jobs first, tasks in order. A
+    /// task is given to one caller only, whatever runs at the same time. A
+    /// job's first lease makes it RUNNING.
+    ///
+    /// Transaction `acquire_tasks`.
+    pub async fn acquire_tasks(
+        &self,
+        worker: &WorkerInfo,
+        max: u32,
+        lease_ms: i64,
+    ) -> Result<Vec<Acquired>, StoreError> {
+        let mut tx = self.begin().await?;
+        see_worker(&mut tx, worker).await?;
+        let leases = claim(&mut tx, &worker.worker_id, max, lease_ms).await?;
+        let mut traceparents = BTreeMap::new();
+        let mut started = 0;
+        for job in leases
+            .iter()
+            .map(|lease| &lease.job)
+            .collect::<BTreeSet<_>>()
+        {
+            started += start_running(&mut tx, job).await?;
+            traceparents.insert(job.clone(), traceparent(&mut tx, job).await?);
+        }
+        let mut specs = task_specs(&mut tx, &leases).await?;
+        tx.commit().await?;
+        if started > 0 {
+            self.wake.jobs_changed();
+        }
+        leases
+            .into_iter()
+            .map(|lease| {
+                let spec = specs.remove(&(lease.job.clone(), lease.task)).ok_or(
+                    StoreError::TaskNotFound {
+                        job: lease.job.clone(),
+                        task: lease.task,
+                    },
+                )?;
+                Ok(Acquired {
+                    spec,
+                    traceparent: traceparents[&lease.job].clone(),
+                    lease,
+                })
+            })
+            .collect()
+    }
+
+    /// Extends the worker's leases to `lease_ms` from now and stores their
+    /// progress. A lease that has expired or that the worker does not hold by
+    /// its fence is not extended. Answers come in the order of the beats.
+    ///
+    /// Transaction `heartbeat`.
+    pub async fn heartbeat(
+        &self,
+        worker: &WorkerId,
+        beats: &[Beat],
+        lease_ms: i64,
+    ) -> Result<Vec<BeatAnswer>, StoreError> {
+        let mut sorted: Vec<&Beat> = beats.iter().collect();
+        // One order for every caller, so that two never wait for each other;
+        // and each lease once, so that a doubled beat updates no row twice.
+        sorted.sort_by(|a, b| key_of(&a.lease).cmp(&key_of(&b.lease)));
+        sorted.dedup_by(|a, b| key_of(&a.lease) == key_of(&b.lease));
+        let mut tx = self.begin().await?;
+        see_worker_again(&mut tx, worker).await?;
+        let mut held = HashSet::new();
+        for batch in values::slices(&sorted) {
+            held.extend(extend(&mut tx, worker, batch, lease_ms).await?);
+        }
+        let mut unwanted = HashSet::new();
+        for job in held.iter().map(|(job, ..)| job).collect::<BTreeSet<_>>() {
+            let state = job_state(&mut tx, job).await?;
+            if state == JobState::Cancelling || state.is_terminal() {
+                unwanted.insert(job.clone());
+            }
+        }
+        tx.commit().await?;
+        let answer = |beat: &Beat| {
+            let lease = &beat.lease;
+            if !held.contains(&(lease.job.clone(), lease.task, lease.fence)) {
+                BeatAnswer::Lost
+            } else if unwanted.contains(&lease.job) {
+                BeatAnswer::Cancel
+            } else {
+                BeatAnswer::Extended
+            }
+        };
+        Ok(beats.iter().map(answer).collect())
+    }
+
+    /// Gives a lease back, uncharged: the task is READY at once, or CANCELLED
+    /// if its job is cancelling or has ended.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn release_task(&self, lease: &Lease) -> Result<(), StoreError> {
+        let done = sqlx::query(self.sql(RELEASE))
+            .bind(lease.job.as_str())
+            .bind(i64::from(lease.task.0))
+            .bind(stored(lease.fence.0)?)
+            .execute(&self.pool)
+            .await?;
+        exactly_one(done.rows_affected(), || lost(lease))?;
+        self.wake.tasks_ready();
+        Ok(())
+    }
+
+    /// Takes back every lease, uncharged, and returns how many there were. The
+    /// caller has proved that every process that could hold one is dead.
+    pub async fn release_all_leases(&self) -> Result<u64, StoreError> {
+        let done = sqlx::query(self.sql(RELEASE_ALL))
+            .execute(&self.pool)
+            .await?;
+        self.wake.tasks_ready();
+        Ok(done.rows_affected())
+    }
+}
+
+/// The error of a report whose lease is over.
+pub(super) fn lost(lease: &Lease) -> StoreError {
+    StoreError::LeaseLost {
+        job: lease.job.clone(),
+        task: lease.task,
+    }
+}
+
+/// Where the job stands.
+pub(super) async fn job_state(tx: &mut Tx, job: &JobId) -> Result<JobState, StoreError> {
+    let row = sqlx::query(tx.sql(JOB_STATE))
+        .bind(job.as_str())
+        .fetch_optional(tx.connection())
+        .await?
+        .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
+    decode::name(&row, "state")
+}
+
+/// The claim itself; leases in the order of scheduling.
+async fn claim(
+    tx: &mut Tx,
+    worker: &WorkerId,
+    max: u32,
+    lease_ms: i64,
+) -> Result<Vec<Lease>, StoreError> {
+    let rows = sqlx::query(tx.sql(CLAIM))
+        .bind(i64::from(max))
+        .bind(worker.as_str())
+        .bind(lease_ms)
+        .fetch_all(tx.connection())
+        .await?;
+    let mut claimed = rows
+        .iter()
+        .map(|row| {
+            let sched_key: i64 = decode::number(row, "sched_key")?;
+            let lease = Lease {
+                job: JobId(decode::text(row, "job_id")?),
+                task: TaskOrdinal(decode::number(row, "task_no")?),
+                fence: Fence(decode::number(row, "fence")?),
+                attempt: Attempt(decode::number(row, "attempt")?),
+            };
+            Ok((sched_key, lease))
+        })
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    claimed.sort_by(|(a_key, a), (b_key, b)| (a_key, &a.job, a.task).cmp(&(b_key, &b.job, b.task)));
+    Ok(claimed.into_iter().map(|(_, lease)| lease).collect())
+}
+
+/// QUEUED becomes RUNNING; returns how many jobs that were: 0 or 1.
+async fn start_running(tx: &mut Tx, job: &JobId) -> Result<u64, StoreError> {
+    let done = sqlx::query(tx.sql(START_RUNNING))
+        .bind(job.as_str())
+        .execute(tx.connection())
+        .await?;
+    Ok(done.rows_affected())
+}
+
+/// The trace context of the job's submission.
+async fn traceparent(tx: &mut Tx, job: &JobId) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query(tx.sql(TRACEPARENT))
+        .bind(job.as_str())
+        .fetch_one(tx.connection())
+        .await?;
+    decode::text_or_null(&row, "traceparent")
+}
+
+/// The descriptions of the leased tasks.
+async fn task_specs(
+    tx: &mut Tx,
+    leases: &[Lease],
+) -> Result<HashMap<(JobId, TaskOrdinal), Vec<u8>>, StoreError> {
+    let mut specs = HashMap::with_capacity(leases.len());
+    for batch in values::slices(leases) {
+        let list = values::rows(batch.len(), "", 1, 2);
+        let mut query = sqlx::query(tx.sql(&TASK_SPECS.replace("{values}", &list)));
+        for lease in batch {
+            query = query.bind(lease.job.as_str()).bind(i64::from(lease.task.0));
+        }
+        for row in query.fetch_all(tx.connection()).await? {
+            let job = JobId(decode::text(&row, "job_id")?);
+            let task = TaskOrdinal(decode::number(&row, "task_no")?);
+            specs.insert((job, task), decode::bytes(&row, "spec")?);
+        }
+    }
+    Ok(specs)
+}
+
+/// Extends the leases of a batch; returns those that were still held.
+async fn extend(
+    tx: &mut Tx,
+    worker: &WorkerId,
+    batch: &[&Beat],
+    lease_ms: i64,
+) -> Result<Vec<(JobId, TaskOrdinal, Fence)>, StoreError> {
+    let list = values::rows(batch.len(), "", 3, 4);
+    let mut query = sqlx::query(tx.sql(&EXTEND.replace("{values}", &list)))
+        .bind(lease_ms)
+        .bind(worker.as_str());
+    for beat in batch {
+        query = query
+            .bind(beat.lease.job.as_str())
+            .bind(i64::from(beat.lease.task.0))
+            .bind(stored(beat.lease.fence.0)?)
+            .bind(stored(beat.progress_bytes)?);
+    }
+    let rows = query.fetch_all(tx.connection()).await?;
+    rows.iter().map(held_lease).collect()
+}
+
+fn held_lease(row: &AnyRow) -> Result<(JobId, TaskOrdinal, Fence), StoreError> {
+    Ok((
+        JobId(decode::text(row, "job_id")?),
+        TaskOrdinal(decode::number(row, "task_no")?),
+        Fence(decode::number(row, "fence")?),
+    ))
+}
+
+fn key_of(lease: &Lease) -> (&JobId, TaskOrdinal, Fence) {
+    (&lease.job, lease.task, lease.fence)
+}

@@ -1,0 +1,357 @@
+//! What workers report of a task: done, with its parts, or failed.
+
+use chatvec_core::ids::{Crc64, FileOrdinal, JobId, PartOrdinal, TaskOrdinal};
+use chatvec_core::job::JobState;
+use chatvec_core::task::{
+    Lease, TaskCounters, TaskFailure, TaskState, Verdict, job_retries_max, judge,
+};
+use sqlx::any::AnyRow;
+
+use super::cancel::fail_locked_job;
+use super::decode::stored;
+use super::error::exactly_one;
+use super::job::lock_job;
+use super::lease::{job_state, lost};
+use super::task::{PartsOfTask, read_counters};
+use super::{JobError, Store, StoreError, Tx, decode, values};
+
+/// A finished part, as its worker reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPart {
+    /// The output file.
+    pub file: FileOrdinal,
+    /// Its position in the file.
+    pub part: PartOrdinal,
+    /// What storage calls it.
+    pub part_id: String,
+    /// The checksum of its bytes.
+    pub crc64: Crc64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Encoded statistics of its tensors.
+    pub stats: Vec<u8>,
+}
+
+/// A finished part as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartRow {
+    /// The task that wrote it.
+    pub task: TaskOrdinal,
+    /// What was reported.
+    pub part: NewPart,
+}
+
+/// Whether a report of success was the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// The task is DONE by this report.
+    Recorded,
+    /// The same report was recorded before; its answer must have been lost.
+    AlreadyRecorded,
+}
+
+/// What became of a task whose failure was reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailOutcome {
+    /// It is READY again.
+    Retried {
+        /// Not before this time of the database's clock.
+        not_before_ms: i64,
+    },
+    /// It is FAILED, and so is its job.
+    GaveUp,
+    /// It is CANCELLED: its job is not wanted any more.
+    Cancelled,
+}
+
+const FINISH_TASK: &str = "-- finish_task
+    UPDATE task SET state = 'DONE', done_fence = fence, worker_id = NULL,
+                    lease_expires_at_ms = NULL, progress_bytes = bytes, updated_at_ms = {now}
+    WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'
+    RETURNING file_no, first_part, part_count";
+
+const INSERT_PARTS: &str = "-- insert_parts
+    INSERT INTO part (job_id, task_no, file_no, part_no, part_id, crc64, bytes, stats)
+    VALUES ";
+
+const DONE_UNDER_FENCE: &str = "-- done_under_fence
+    SELECT file_no, first_part, part_count FROM task
+    WHERE job_id = $1 AND task_no = $2 AND state = 'DONE' AND done_fence = $3";
+
+const PARTS_IN_RANGE: &str = "-- parts_in_range
+    SELECT task_no, file_no, part_no, part_id, crc64, bytes, stats FROM part
+    WHERE job_id = $1 AND file_no = $2 AND part_no >= $3 AND part_no < $4
+    ORDER BY part_no";
+
+const PARTS: &str = "-- parts
+    SELECT task_no, file_no, part_no, part_id, crc64, bytes, stats FROM part
+    WHERE job_id = $1 ORDER BY file_no, part_no";
+
+const CHARGE_FAILURE: &str = "-- charge_failure
+    UPDATE task SET failures = failures + $4, error_kind = $5, error_message = $6,
+                    error_hint = $7, updated_at_ms = {now}
+    WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'
+    RETURNING failures, crashes, crashed_workers";
+
+const SPENT_BY_JOB: &str = "-- spent_by_job
+    SELECT count(*) AS tasks, CAST(sum(failures) AS bigint) AS failures
+    FROM task WHERE job_id = $1";
+
+const END_LEASE: &str = "-- end_lease
+    UPDATE task SET state = $4, not_before_ms = {now} + $5, worker_id = NULL,
+                    lease_expires_at_ms = NULL, progress_bytes = 0, updated_at_ms = {now}
+    WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'
+    RETURNING not_before_ms";
+
+impl Store {
+    /// Records a finished task with its parts: LEASED becomes DONE, and the
+    /// lease is used up. A lease that has expired but was not taken back yet
+    /// still counts. The same report again is answered, not recorded twice.
+    ///
+    /// Whether the job is complete is for a later statement to find out: see
+    /// [`Store::start_commit`].
+    ///
+    /// Transaction `complete_task`.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] changes nothing, [`StoreError::WrongParts`]
+    /// neither: the task stays LEASED.
+    pub async fn complete_task(
+        &self,
+        lease: &Lease,
+        parts: &[NewPart],
+    ) -> Result<Recorded, StoreError> {
+        let mut tx = self.begin().await?;
+        let rows = sqlx::query(tx.sql(FINISH_TASK))
+            .bind(lease.job.as_str())
+            .bind(i64::from(lease.task.0))
+            .bind(stored(lease.fence.0)?)
+            .fetch_all(tx.connection())
+            .await?;
+        if rows.is_empty() && is_recorded(&mut tx, lease, parts).await? {
+            return Ok(Recorded::AlreadyRecorded);
+        }
+        exactly_one(rows.len() as u64, || lost(lease))?;
+        PartsOfTask::read(&rows[0])?.check(lease, parts)?;
+        for batch in values::slices(parts) {
+            insert_parts(&mut tx, lease, batch).await?;
+        }
+        tx.commit().await?;
+        self.wake.jobs_changed();
+        Ok(Recorded::Recorded)
+    }
+
+    /// Ends a lease with a failure and decides what follows by
+    /// [`chatvec_core::task::judge`]. A task that is given up fails its job
+    /// with the task's error, and so do charged failures beyond
+    /// [`job_retries_max`]. `jitter` is a random number in `0.0..1.0`.
+    ///
+    /// Transaction `fail_task`.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] changes nothing.
+    pub async fn fail_task(
+        &self,
+        lease: &Lease,
+        failure: &TaskFailure,
+        jitter: f64,
+    ) -> Result<FailOutcome, StoreError> {
+        let mut tx = self.begin().await?;
+        let counters = charge_failure(&mut tx, lease, failure).await?;
+        let outcome = match job_state(&mut tx, &lease.job).await? {
+            state if state == JobState::Cancelling || state.is_terminal() => {
+                end_lease(&mut tx, lease, TaskState::Cancelled, 0).await?;
+                FailOutcome::Cancelled
+            }
+            _ => match verdict(&mut tx, lease, failure, counters, jitter).await? {
+                Ok(delay_ms) => FailOutcome::Retried {
+                    not_before_ms: end_lease(&mut tx, lease, TaskState::Ready, delay_ms).await?,
+                },
+                Err(error) => {
+                    end_lease(&mut tx, lease, TaskState::Failed, 0).await?;
+                    let job = lock_job(&mut tx, &lease.job).await?;
+                    fail_locked_job(&mut tx, &job, &error).await?;
+                    FailOutcome::GaveUp
+                }
+            },
+        };
+        tx.commit().await?;
+        match outcome {
+            FailOutcome::Retried { .. } => self.wake.tasks_ready(),
+            FailOutcome::GaveUp | FailOutcome::Cancelled => self.wake.jobs_changed(),
+        }
+        Ok(outcome)
+    }
+
+    /// Every recorded part of the job, by file and position.
+    pub async fn parts(&self, job: &JobId) -> Result<Vec<PartRow>, StoreError> {
+        let rows = sqlx::query(self.sql(PARTS))
+            .bind(job.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(PartRow::read).collect()
+    }
+}
+
+impl PartRow {
+    fn read(row: &AnyRow) -> Result<Self, StoreError> {
+        let crc64: i64 = decode::number(row, "crc64")?;
+        Ok(Self {
+            task: TaskOrdinal(decode::number(row, "task_no")?),
+            part: NewPart {
+                file: FileOrdinal(decode::number(row, "file_no")?),
+                part: PartOrdinal(decode::number(row, "part_no")?),
+                part_id: decode::text(row, "part_id")?,
+                crc64: Crc64(crc64.cast_unsigned()),
+                bytes: decode::number(row, "bytes")?,
+                stats: decode::bytes(row, "stats")?,
+            },
+        })
+    }
+}
+
+impl PartsOfTask {
+    /// Nothing if the parts are those of the task, each once and in order.
+    fn check(self, lease: &Lease, parts: &[NewPart]) -> Result<(), StoreError> {
+        let found = parts.iter().map(|part| (part.file.0, part.part.0));
+        if found.eq((self.first..self.end).map(|part| (self.file, part))) {
+            return Ok(());
+        }
+        Err(StoreError::WrongParts {
+            job: lease.job.clone(),
+            task: lease.task,
+            file: self.file,
+            first: self.first,
+            end: self.end,
+        })
+    }
+}
+
+/// Inserts a batch of parts.
+async fn insert_parts(tx: &mut Tx, lease: &Lease, batch: &[NewPart]) -> Result<(), StoreError> {
+    let rows = values::rows(batch.len(), "$1, $2, ", 3, 6);
+    let mut query = sqlx::query(tx.sql(&format!("{INSERT_PARTS}{rows}")))
+        .bind(lease.job.as_str())
+        .bind(i64::from(lease.task.0));
+    for part in batch {
+        query = query
+            .bind(i64::from(part.file.0))
+            .bind(i64::from(part.part.0))
+            .bind(part.part_id.as_str())
+            .bind(part.crc64.0.cast_signed())
+            .bind(stored(part.bytes)?)
+            .bind(part.stats.as_slice());
+    }
+    query.execute(tx.connection()).await?;
+    Ok(())
+}
+
+/// Whether this very report, fence and parts, was recorded before.
+async fn is_recorded(tx: &mut Tx, lease: &Lease, parts: &[NewPart]) -> Result<bool, StoreError> {
+    let Some(done) = sqlx::query(tx.sql(DONE_UNDER_FENCE))
+        .bind(lease.job.as_str())
+        .bind(i64::from(lease.task.0))
+        .bind(stored(lease.fence.0)?)
+        .fetch_optional(tx.connection())
+        .await?
+    else {
+        return Ok(false);
+    };
+    let range = PartsOfTask::read(&done)?;
+    let rows = sqlx::query(tx.sql(PARTS_IN_RANGE))
+        .bind(lease.job.as_str())
+        .bind(i64::from(range.file))
+        .bind(i64::from(range.first))
+        .bind(i64::from(range.end))
+        .fetch_all(tx.connection())
+        .await?;
+    let recorded = rows
+        .iter()
+        .map(PartRow::read)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(recorded.iter().map(|row| &row.part).eq(parts))
+}
+
+/// Stores the failure on the task, counts it if its kind is charged, and locks
+/// the task's row. Returns the counters with this failure.
+async fn charge_failure(
+    tx: &mut Tx,
+    lease: &Lease,
+    failure: &TaskFailure,
+) -> Result<TaskCounters, StoreError> {
+    let rows = sqlx::query(tx.sql(CHARGE_FAILURE))
+        .bind(lease.job.as_str())
+        .bind(i64::from(lease.task.0))
+        .bind(stored(lease.fence.0)?)
+        .bind(i64::from(failure.kind.is_charged()))
+        .bind(failure.kind.name())
+        .bind(failure.message.as_str())
+        .bind(failure.hint.clone())
+        .fetch_all(tx.connection())
+        .await?;
+    exactly_one(rows.len() as u64, || lost(lease))?;
+    read_counters(&rows[0])
+}
+
+/// The delay of the next try, or the error that the job fails with.
+async fn verdict(
+    tx: &mut Tx,
+    lease: &Lease,
+    failure: &TaskFailure,
+    counters: TaskCounters,
+    jitter: f64,
+) -> Result<Result<u64, JobError>, StoreError> {
+    let error = |message: String| JobError {
+        kind: failure.kind.name().to_owned(),
+        message,
+        hint: failure.hint.clone(),
+    };
+    let delay_ms = match judge(Some(failure.kind), counters, jitter) {
+        Verdict::GiveUp => return Ok(Err(error(failure.message.clone()))),
+        Verdict::RetryAfterMs(delay_ms) => delay_ms,
+    };
+    if failure.kind.is_charged() {
+        let (tasks, spent) = spent_by_job(tx, &lease.job).await?;
+        let allowed = job_retries_max(tasks);
+        if spent > allowed {
+            return Ok(Err(error(format!(
+                "more than {allowed} failed attempts in {tasks} tasks, the last: {}",
+                failure.message
+            ))));
+        }
+    }
+    Ok(Ok(delay_ms))
+}
+
+/// The job's tasks and the charged failures of all of them.
+async fn spent_by_job(tx: &mut Tx, job: &JobId) -> Result<(u64, u64), StoreError> {
+    let row = sqlx::query(tx.sql(SPENT_BY_JOB))
+        .bind(job.as_str())
+        .fetch_one(tx.connection())
+        .await?;
+    Ok((
+        decode::number(&row, "tasks")?,
+        decode::number(&row, "failures")?,
+    ))
+}
+
+/// Ends the lease in a state that holds no lease; returns the time before
+/// which the task is not leased again.
+async fn end_lease(
+    tx: &mut Tx,
+    lease: &Lease,
+    next: TaskState,
+    delay_ms: u64,
+) -> Result<i64, StoreError> {
+    debug_assert!(TaskState::Leased.may_become(next) && next != TaskState::Done);
+    let rows = sqlx::query(tx.sql(END_LEASE))
+        .bind(lease.job.as_str())
+        .bind(i64::from(lease.task.0))
+        .bind(stored(lease.fence.0)?)
+        .bind(next.name())
+        .bind(stored(delay_ms)?)
+        .fetch_all(tx.connection())
+        .await?;
+    exactly_one(rows.len() as u64, || lost(lease))?;
+    decode::number(&rows[0], "not_before_ms")
+}

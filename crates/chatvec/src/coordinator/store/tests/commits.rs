@@ -1,0 +1,170 @@
+//! The point of no return, its takeover, and reopened tasks.
+
+use chatvec_core::ids::TaskOrdinal;
+use chatvec_core::job::JobState;
+use chatvec_core::task::TaskState;
+
+use super::fixture::*;
+use crate::coordinator::store::{Beat, Progress, Store, StoreError};
+
+async fn a_job_is_committed_when_every_task_is_done_and_not_before(store: &Store) {
+    let job = queued(store, "a", 2).await;
+    assert_eq!(store.start_commit(&job).await.unwrap(), None);
+    let leases = acquire(store, "w", 2).await;
+    store
+        .complete_task(&leases[0], &parts(leases[0].task))
+        .await
+        .unwrap();
+    assert_eq!(store.start_commit(&job).await.unwrap(), None);
+    assert!(store.jobs_to_commit().await.unwrap().is_empty());
+    store
+        .complete_task(&leases[1], &parts(leases[1].task))
+        .await
+        .unwrap();
+    assert_eq!(store.jobs_to_commit().await.unwrap(), [job.clone()]);
+    let commit = store.start_commit(&job).await.unwrap().unwrap();
+    let row = job_of(store, &job).await;
+    assert_eq!(row.state, JobState::Committing);
+    assert_eq!(row.epoch, commit.epoch);
+    assert_eq!(row.committing_at_ms, Some(commit.committing_at_ms));
+    let ended = store.finish_commit(&job, commit.epoch).await.unwrap();
+    assert_eq!(ended.state, JobState::Succeeded);
+    assert!(ended.finished_at_ms.is_some());
+    assert_eq!(ended, job_of(store, &job).await);
+    assert!(store.jobs_to_commit().await.unwrap().is_empty());
+    assert!(store.jobs_to_clean().await.unwrap().is_empty());
+}
+
+async fn a_finalizer_that_was_replaced_can_end_nothing(store: &Store) {
+    let job = queued(store, "a", 1).await;
+    finish_all(store, 1).await;
+    let old = store.start_commit(&job).await.unwrap().unwrap();
+    assert_eq!(store.jobs_to_commit().await.unwrap(), [job.clone()]);
+    let new = store.start_commit(&job).await.unwrap().unwrap();
+    assert!(new.epoch > old.epoch);
+    assert_eq!(new.committing_at_ms, old.committing_at_ms);
+    let late = store.finish_commit(&job, old.epoch).await;
+    assert!(matches!(late, Err(StoreError::EpochLost { .. })));
+    let late = store.fail_commit(&job, old.epoch, &job_error()).await;
+    assert!(matches!(late, Err(StoreError::EpochLost { .. })));
+    assert_eq!(state_of(store, &job).await, JobState::Committing);
+    store.finish_commit(&job, new.epoch).await.unwrap();
+    let again = store.finish_commit(&job, new.epoch).await;
+    assert!(matches!(again, Err(StoreError::WrongState { .. })));
+}
+
+async fn a_job_in_commit_can_neither_be_cancelled_nor_failed_by_others(store: &Store) {
+    let job = queued(store, "a", 1).await;
+    finish_all(store, 1).await;
+    let commit = store.start_commit(&job).await.unwrap().unwrap();
+    let refused = store.cancel_job(&job).await;
+    assert!(matches!(
+        refused,
+        Err(StoreError::WrongState {
+            state: JobState::Committing,
+            ..
+        })
+    ));
+    assert!(store.fail_job(&job, &job_error()).await.is_err());
+    assert!(store.reopen_task(&job, TaskOrdinal(0)).await.is_err());
+    let failed = store
+        .fail_commit(&job, commit.epoch, &job_error())
+        .await
+        .unwrap();
+    assert_eq!(
+        (failed.state, failed.error),
+        (JobState::Failed, Some(job_error()))
+    );
+    assert_eq!(store.jobs_to_clean().await.unwrap(), [job]);
+}
+
+async fn a_job_without_tasks_is_committed_at_once(store: &Store) {
+    let job = queued(store, "a", 0).await;
+    assert_eq!(store.jobs_to_commit().await.unwrap(), [job.clone()]);
+    assert!(store.start_commit(&job).await.unwrap().is_some());
+}
+
+async fn jobs_that_are_not_running_are_not_committed(store: &Store) {
+    let planning = submitted(store, "a").await;
+    assert!(store.jobs_to_commit().await.unwrap().is_empty());
+    assert!(matches!(
+        store.start_commit(&planning).await,
+        Err(StoreError::WrongState { .. })
+    ));
+    let cancelled = queued(store, "b", 0).await;
+    store.cancel_job(&cancelled).await.unwrap();
+    assert!(matches!(
+        store.start_commit(&cancelled).await,
+        Err(StoreError::WrongState { .. })
+    ));
+}
+
+async fn a_reopened_task_is_done_again_under_a_new_fence(store: &Store) {
+    let job = queued(store, "a", 2).await;
+    let leases = acquire(store, "w", 2).await;
+    for lease in &leases {
+        store
+            .complete_task(lease, &parts(lease.task))
+            .await
+            .unwrap();
+    }
+    let stale = &leases[1];
+    store.reopen_task(&job, stale.task).await.unwrap();
+    let task = task_of(store, &job, 1).await;
+    assert_eq!((task.state, task.done_fence), (TaskState::Ready, None));
+    assert!(task.fence > stale.fence);
+    let left = store.parts(&job).await.unwrap();
+    assert!(left.iter().all(|row| row.task == leases[0].task) && left.len() == 2);
+    assert_eq!(store.start_commit(&job).await.unwrap(), None);
+    let late = store.complete_task(stale, &parts(stale.task)).await;
+    assert!(matches!(late, Err(StoreError::LeaseLost { .. })));
+    let again = store.reopen_task(&job, stale.task).await;
+    assert!(matches!(
+        again,
+        Err(StoreError::WrongTaskState {
+            state: TaskState::Ready,
+            ..
+        })
+    ));
+    let missing = store.reopen_task(&job, TaskOrdinal(2)).await;
+    assert!(matches!(missing, Err(StoreError::TaskNotFound { .. })));
+    finish_all(store, 1).await;
+    assert!(store.start_commit(&job).await.unwrap().is_some());
+    assert_eq!(store.parts(&job).await.unwrap().len(), 4);
+}
+
+async fn progress_is_the_sum_of_the_tasks(store: &Store) {
+    let job = queued(store, "a", 4).await;
+    let leases = acquire(store, "w", 3).await;
+    store
+        .complete_task(&leases[0], &parts(leases[0].task))
+        .await
+        .unwrap();
+    let beats = [(1, 5), (2, 999)].map(|(lease, progress_bytes)| Beat {
+        lease: leases[lease].clone(),
+        progress_bytes,
+    });
+    let by = worker("w").worker_id;
+    store.heartbeat(&by, &beats, LONG_MS).await.unwrap();
+    let expected = Progress {
+        ready: 1,
+        leased: 2,
+        done: 1,
+        bytes_total: 80,
+        bytes_done: 20,
+        // No task counts for more than its bytes.
+        bytes_leased_progress: 25,
+        ..Progress::default()
+    };
+    assert_eq!(store.progress(&job).await.unwrap(), expected);
+}
+
+super::conformance! {
+    a_job_is_committed_when_every_task_is_done_and_not_before,
+    a_finalizer_that_was_replaced_can_end_nothing,
+    a_job_in_commit_can_neither_be_cancelled_nor_failed_by_others,
+    a_job_without_tasks_is_committed_at_once,
+    jobs_that_are_not_running_are_not_committed,
+    a_reopened_task_is_done_again_under_a_new_fence,
+    progress_is_the_sum_of_the_tasks,
+}

@@ -1,0 +1,207 @@
+//! The claim, the heartbeat, and giving leases back.
+
+use chatvec_core::ids::{Fence, WorkerId};
+use chatvec_core::job::JobState;
+use chatvec_core::task::{FailureKind, Lease, TaskState};
+
+use super::fixture::*;
+use crate::coordinator::store::{Beat, BeatAnswer, Store, StoreError};
+
+fn beat(lease: &Lease, progress_bytes: u64) -> Beat {
+    Beat {
+        lease: lease.clone(),
+        progress_bytes,
+    }
+}
+
+async fn beat_once(store: &Store, by: &str, lease: &Lease) -> BeatAnswer {
+    let worker = WorkerId(by.to_owned());
+    store
+        .heartbeat(&worker, &[beat(lease, 1)], LONG_MS)
+        .await
+        .unwrap()[0]
+}
+
+async fn the_first_lease_makes_the_job_running(store: &Store) {
+    let job = queued(store, "a", 3).await;
+    let acquired = store.acquire_tasks(&worker("w"), 2, LONG_MS).await.unwrap();
+    assert_eq!(acquired.len(), 2);
+    for (number, acquired) in acquired.iter().enumerate() {
+        let number = number as u32;
+        assert_eq!(acquired.lease.job, job);
+        assert_eq!(acquired.lease.task.0, number);
+        assert_eq!((acquired.lease.fence.0, acquired.lease.attempt.0), (1, 1));
+        assert_eq!(acquired.spec, spec(number));
+        assert_eq!(acquired.traceparent, new_job("a").traceparent);
+    }
+    assert_eq!(state_of(store, &job).await, JobState::Running);
+    let task = task_of(store, &job, 0).await;
+    assert_eq!(task.state, TaskState::Leased);
+    assert_eq!(task.worker, Some(WorkerId("w".to_owned())));
+    let expires = task.lease_expires_at_ms.unwrap();
+    assert_eq!(expires - task.updated_at_ms, LONG_MS);
+}
+
+async fn tasks_are_leased_by_job_and_in_order(store: &Store) {
+    let first = queued(store, "a", 2).await;
+    let second = queued(store, "b", 2).await;
+    let order: Vec<_> = acquire(store, "w", 4)
+        .await
+        .into_iter()
+        .map(|lease| (lease.job, lease.task.0))
+        .collect();
+    let expected = [(&first, 0), (&first, 1), (&second, 0), (&second, 1)];
+    assert_eq!(order, expected.map(|(job, task)| (job.clone(), task)));
+}
+
+async fn only_planned_and_wanted_jobs_give_leases(store: &Store) {
+    submitted(store, "planning").await;
+    let cancelling = queued(store, "cancelling", 2).await;
+    acquire(store, "w", 1).await;
+    let state = store.cancel_job(&cancelling).await.unwrap().state;
+    assert_eq!(state, JobState::Cancelling);
+    let failed = queued(store, "failed", 1).await;
+    store.fail_job(&failed, &job_error()).await.unwrap();
+    acquire(store, "w", 0).await;
+    assert!(
+        store
+            .acquire_tasks(&worker("w"), 9, LONG_MS)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+async fn a_task_in_back_off_is_not_leased(store: &Store) {
+    let job = queued(store, "a", 1).await;
+    let lease = acquire(store, "w", 1).await.remove(0);
+    let transient = failure(FailureKind::Transient);
+    store.fail_task(&lease, &transient, 1.0).await.unwrap();
+    let task = task_of(store, &job, 0).await;
+    assert_eq!(task.not_before_ms - task.updated_at_ms, 1_000);
+    assert!(
+        store
+            .acquire_tasks(&worker("w"), 1, LONG_MS)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+async fn a_heartbeat_extends_what_is_held_and_only_that(store: &Store) {
+    let job = queued(store, "a", 4).await;
+    let mine = acquire_for(store, "me", 2, 1_000_000).await;
+    let gone = acquire_for(store, "me", 1, EXPIRED_MS).await.remove(0);
+    let theirs = acquire(store, "you", 1).await.remove(0);
+    let old = Lease {
+        fence: Fence(mine[1].fence.0 + 1),
+        ..mine[1].clone()
+    };
+    let before = task_of(store, &job, 0).await.lease_expires_at_ms;
+    let beats = [
+        beat(&theirs, 1),
+        beat(&mine[0], 7),
+        beat(&gone, 2),
+        beat(&old, 3),
+        beat(&mine[0], 7),
+    ];
+    let me = WorkerId("me".to_owned());
+    let answers = store.heartbeat(&me, &beats, LONG_MS).await.unwrap();
+    use BeatAnswer::{Extended, Lost};
+    assert_eq!(answers, [Lost, Extended, Lost, Lost, Extended]);
+    let task = task_of(store, &job, 0).await;
+    assert!(task.lease_expires_at_ms > before);
+    assert_eq!(task.progress_bytes, 7);
+    for other in 1..4 {
+        assert_eq!(task_of(store, &job, other).await.progress_bytes, 0);
+    }
+    assert!(store.heartbeat(&me, &[], LONG_MS).await.unwrap().is_empty());
+}
+
+async fn a_long_heartbeat_answers_every_lease(store: &Store) {
+    queued(store, "a", 339).await;
+    let leases = acquire(store, "w", 339).await;
+    let beats: Vec<Beat> = leases.iter().map(|lease| beat(lease, 5)).collect();
+    let worker = WorkerId("w".to_owned());
+    let answers = store.heartbeat(&worker, &beats, LONG_MS).await.unwrap();
+    assert_eq!(answers, vec![BeatAnswer::Extended; 339]);
+}
+
+async fn a_heartbeat_says_when_the_job_is_cancelled(store: &Store) {
+    let job = queued(store, "a", 1).await;
+    let lease = acquire(store, "w", 1).await.remove(0);
+    assert_eq!(beat_once(store, "w", &lease).await, BeatAnswer::Extended);
+    store.cancel_job(&job).await.unwrap();
+    assert_eq!(beat_once(store, "w", &lease).await, BeatAnswer::Cancel);
+    store.release_task(&lease).await.unwrap();
+    assert_eq!(task_states(store, &job).await, [TaskState::Cancelled]);
+    assert_eq!(beat_once(store, "w", &lease).await, BeatAnswer::Lost);
+    store.reap(10).await.unwrap();
+    assert_eq!(state_of(store, &job).await, JobState::Cancelled);
+}
+
+async fn a_released_task_waits_again_uncharged(store: &Store) {
+    let job = queued(store, "a", 1).await;
+    let lease = acquire(store, "w", 1).await.remove(0);
+    store.release_task(&lease).await.unwrap();
+    let task = task_of(store, &job, 0).await;
+    assert_eq!(task.state, TaskState::Ready);
+    assert_eq!((task.counters, task.attempt.0), (Default::default(), 1));
+    let again = store.release_task(&lease).await;
+    assert!(matches!(again, Err(StoreError::LeaseLost { .. })));
+    let next = acquire(store, "w", 1).await.remove(0);
+    assert_eq!((next.fence.0, next.attempt.0), (2, 2));
+    let late = store.release_task(&lease).await;
+    assert!(matches!(late, Err(StoreError::LeaseLost { .. })));
+}
+
+async fn leases_of_dead_processes_are_released_uncharged(store: &Store) {
+    let job = queued(store, "a", 3).await;
+    let unwanted = queued(store, "b", 1).await;
+    let leases = acquire(store, "w", 4).await;
+    store
+        .complete_task(&leases[0], &parts(leases[0].task))
+        .await
+        .unwrap();
+    store.cancel_job(&unwanted).await.unwrap();
+    assert_eq!(store.release_all_leases().await.unwrap(), 3);
+    use TaskState::{Cancelled, Done, Ready};
+    assert_eq!(task_states(store, &job).await, [Done, Ready, Ready]);
+    assert_eq!(task_states(store, &unwanted).await, [Cancelled]);
+    let task = task_of(store, &job, 1).await;
+    assert_eq!(task.counters, Default::default());
+    assert!(task.fence > leases[1].fence);
+    let late = store
+        .complete_task(&leases[1], &parts(leases[1].task))
+        .await;
+    assert!(matches!(late, Err(StoreError::LeaseLost { .. })));
+    assert_eq!(store.release_all_leases().await.unwrap(), 0);
+}
+
+async fn workers_are_remembered_with_what_they_last_said(store: &Store) {
+    let mut info = worker("w");
+    store.acquire_tasks(&info, 1, LONG_MS).await.unwrap();
+    info.slots = 9;
+    store.acquire_tasks(&info, 1, LONG_MS).await.unwrap();
+    store
+        .heartbeat(&info.worker_id, &[], LONG_MS)
+        .await
+        .unwrap();
+    let workers = store.workers().await.unwrap();
+    assert_eq!(workers.len(), 1);
+    assert_eq!(workers[0].info, info);
+    assert!(workers[0].last_seen_ms >= workers[0].first_seen_ms);
+}
+
+super::conformance! {
+    the_first_lease_makes_the_job_running,
+    tasks_are_leased_by_job_and_in_order,
+    only_planned_and_wanted_jobs_give_leases,
+    a_task_in_back_off_is_not_leased,
+    a_heartbeat_extends_what_is_held_and_only_that,
+    a_long_heartbeat_answers_every_lease,
+    a_heartbeat_says_when_the_job_is_cancelled,
+    a_released_task_waits_again_uncharged,
+    leases_of_dead_processes_are_released_uncharged,
+    workers_are_remembered_with_what_they_last_said,
+}

@@ -1,0 +1,86 @@
+//! The workers that have been seen. Only for people and for the condition
+//! "nobody works": no decision on a task reads this table.
+
+use chatvec_core::ids::WorkerId;
+
+use super::{Store, StoreError, Tx, decode};
+
+/// What a worker says of itself when it asks for work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerInfo {
+    /// Its id, fresh at every start.
+    pub worker_id: WorkerId,
+    /// Its machine.
+    pub hostname: String,
+    /// Its program's version.
+    pub version: String,
+    /// Tasks it runs at once.
+    pub slots: u32,
+}
+
+/// A worker as last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRow {
+    /// What it said of itself last.
+    pub info: WorkerInfo,
+    /// When it first asked for work, by the database's clock.
+    pub first_seen_ms: i64,
+    /// When it last asked for work or sent a heartbeat.
+    pub last_seen_ms: i64,
+}
+
+const SEE_WORKER: &str = "-- see_worker
+    INSERT INTO worker (worker_id, hostname, version, slots, first_seen_ms, last_seen_ms)
+    VALUES ($1, $2, $3, $4, {now}, {now})
+    ON CONFLICT (worker_id) DO UPDATE SET
+        hostname = excluded.hostname, version = excluded.version, slots = excluded.slots,
+        last_seen_ms = excluded.last_seen_ms";
+
+const SEE_WORKER_AGAIN: &str = "-- see_worker_again
+    UPDATE worker SET last_seen_ms = {now} WHERE worker_id = $1";
+
+const WORKERS: &str = "-- workers
+    SELECT worker_id, hostname, version, slots, first_seen_ms, last_seen_ms
+    FROM worker ORDER BY last_seen_ms DESC, worker_id";
+
+impl Store {
+    /// Every worker ever seen, the latest first.
+    pub async fn workers(&self) -> Result<Vec<WorkerRow>, StoreError> {
+        let rows = sqlx::query(self.sql(WORKERS)).fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(WorkerRow {
+                    info: WorkerInfo {
+                        worker_id: WorkerId(decode::text(row, "worker_id")?),
+                        hostname: decode::text(row, "hostname")?,
+                        version: decode::text(row, "version")?,
+                        slots: decode::number(row, "slots")?,
+                    },
+                    first_seen_ms: decode::number(row, "first_seen_ms")?,
+                    last_seen_ms: decode::number(row, "last_seen_ms")?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Notes that the worker asks for work.
+pub(super) async fn see_worker(tx: &mut Tx, worker: &WorkerInfo) -> Result<(), StoreError> {
+    sqlx::query(tx.sql(SEE_WORKER))
+        .bind(worker.worker_id.as_str())
+        .bind(worker.hostname.as_str())
+        .bind(worker.version.as_str())
+        .bind(i64::from(worker.slots))
+        .execute(tx.connection())
+        .await?;
+    Ok(())
+}
+
+/// Notes a heartbeat of a worker that has asked for work before.
+pub(super) async fn see_worker_again(tx: &mut Tx, worker: &WorkerId) -> Result<(), StoreError> {
+    sqlx::query(tx.sql(SEE_WORKER_AGAIN))
+        .bind(worker.as_str())
+        .execute(tx.connection())
+        .await?;
+    Ok(())
+}
