@@ -27,6 +27,8 @@ CREATE TABLE job (
     revision bigint NOT NULL DEFAULT 1,
     -- Why the job failed: the class; null unless it failed.
     error_kind text,
+    -- Why the job failed: the object; null unless it failed.
+    error_subject text,
     -- Why the job failed: what was expected and what was found.
     error_message text,
     -- What the user can do about it; may be null for a failed job too.
@@ -51,6 +53,7 @@ CREATE TABLE job (
         committing_at_ms IS NOT NULL OR state NOT IN ('COMMITTING', 'SUCCEEDED')),
     CONSTRAINT job_error_if_failed CHECK (
         (error_kind IS NOT NULL) = (state = 'FAILED')
+        AND (error_subject IS NOT NULL) = (state = 'FAILED')
         AND (error_message IS NOT NULL) = (state = 'FAILED')),
     CONSTRAINT job_cleaned_after_end CHECK (
         cleaned_at_ms IS NULL OR state IN ('FAILED', 'CANCELLED'))
@@ -60,6 +63,22 @@ CREATE TABLE job (
 CREATE INDEX job_by_age ON job (created_at_ms, job_id);
 -- The sweeps: jobs to plan, to commit, to settle, to clean.
 CREATE INDEX job_by_state ON job (state, job_id);
+
+-- The problems of a failed job beside the one on its row: a recipe's are all
+-- told at once.
+CREATE TABLE job_problem (
+    -- The job.
+    job_id text NOT NULL REFERENCES job (job_id) ON DELETE CASCADE,
+    -- Position in the list, from 0.
+    problem_no bigint NOT NULL,
+    -- The object.
+    subject text NOT NULL,
+    -- What was expected and what was found.
+    message text NOT NULL,
+    -- What the user can do; null if there is nothing to say.
+    hint text,
+    PRIMARY KEY (job_id, problem_no)
+);
 
 -- The plan of a job. Apart from `job`, since it can be tens of megabytes.
 CREATE TABLE job_plan (
@@ -114,6 +133,8 @@ CREATE TABLE task (
     progress_bytes bigint NOT NULL DEFAULT 0,
     -- The last failure or crash: its class; null before one.
     error_kind text,
+    -- The last failure or crash: the object.
+    error_subject text,
     -- The last failure or crash: what was expected and what was found.
     error_message text,
     -- The last failure or crash: what the user can do.

@@ -26,11 +26,14 @@ pub enum FailureKind {
     PermissionDenied,
     /// A bug: something that cannot happen did. Charged and retried.
     Internal,
+    /// The task took its workers down again and again. Permanent; workers never
+    /// report it, the reaper concludes it.
+    SuspectedPoison,
 }
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Transient,
         Self::ResourceExhausted,
         Self::Preempted,
@@ -38,6 +41,7 @@ impl FailureKind {
         Self::BadInput,
         Self::PermissionDenied,
         Self::Internal,
+        Self::SuspectedPoison,
     ];
 
     /// The name used in the database and on the wire.
@@ -50,6 +54,7 @@ impl FailureKind {
             Self::BadInput => "BAD_INPUT",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::Internal => "INTERNAL",
+            Self::SuspectedPoison => "SUSPECTED_POISON",
         }
     }
 
@@ -62,7 +67,10 @@ impl FailureKind {
     pub fn is_permanent(self) -> bool {
         matches!(
             self,
-            Self::SourceChanged | Self::BadInput | Self::PermissionDenied
+            Self::SourceChanged
+                | Self::BadInput
+                | Self::PermissionDenied
+                | Self::SuspectedPoison
         )
     }
 }

@@ -63,6 +63,7 @@ impl From<FailureKind> for v1::FailureKind {
             FailureKind::BadInput => Self::BadInput,
             FailureKind::PermissionDenied => Self::PermissionDenied,
             FailureKind::Internal => Self::Internal,
+            FailureKind::SuspectedPoison => Self::SuspectedPoison,
         }
     }
 }
@@ -80,6 +81,7 @@ pub(super) fn failure_kind(value: i32) -> Result<FailureKind, ConvertError> {
         Wire::BadInput => FailureKind::BadInput,
         Wire::PermissionDenied => FailureKind::PermissionDenied,
         Wire::Internal => FailureKind::Internal,
+        Wire::SuspectedPoison => FailureKind::SuspectedPoison,
     })
 }
 

@@ -2,10 +2,12 @@
 
 use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
+use chatvec_core::problem::Problem;
 
 use super::error::exactly_one;
 use super::job::{lock_job, set_job_state};
-use super::{JobError, JobRow, Store, StoreError, Tx, decode};
+use super::decode::stored;
+use super::{JobError, JobRow, Store, StoreError, Tx, decode, values};
 
 const CANCEL_WAITING: &str = "-- cancel_waiting
     WITH c AS MATERIALIZED (
@@ -35,29 +37,62 @@ const JOBS_TO_CLEAN: &str = "-- jobs_to_clean
                       AND task.state IN ('READY', 'LEASED') AND task.state <> 'DONE')
     ORDER BY finished_at_ms, job_id";
 
+const INSERT_PROBLEMS: &str = "-- insert_problems
+    INSERT INTO job_problem (job_id, problem_no, subject, message, hint) VALUES";
+
+const MORE_PROBLEMS: &str = "-- more_problems
+    SELECT subject, message, hint FROM job_problem WHERE job_id = $1 ORDER BY problem_no";
+
 const MARK_CLEANED: &str = "-- mark_cleaned
     UPDATE job SET cleaned_at_ms = coalesce(cleaned_at_ms, {now}), updated_at_ms = {now}
     WHERE job_id = $1 AND state IN ('FAILED', 'CANCELLED')";
 
 impl Store {
     /// Fails a job in PLANNING, QUEUED or RUNNING. Its waiting tasks and its
-    /// leases are cancelled. (In COMMITTING see [`Store::fail_commit`].)
+    /// leases are cancelled. (In COMMITTING see [`Store::fail_commit`].) `more`
+    /// are the problems beside the one of `error`.
     ///
     /// Transaction `fail_job`.
     ///
     /// # Errors
     /// [`StoreError::WrongState`] in any other state.
-    pub async fn fail_job(&self, job: &JobId, error: &JobError) -> Result<JobRow, StoreError> {
+    pub async fn fail_job(
+        &self,
+        job: &JobId,
+        error: &JobError,
+        more: &[Problem],
+    ) -> Result<JobRow, StoreError> {
         let mut tx = self.begin().await?;
         let row = lock_job(&mut tx, job).await?;
         if row.state == JobState::Committing {
             return Err(row.wrong_state());
         }
         let failed = set_job_state(&mut tx, &row, JobState::Failed, Some(error)).await?;
+        let mut first = 0;
+        for batch in values::slices(more) {
+            insert_problems(&mut tx, job, first, batch).await?;
+            first += batch.len();
+        }
         cancel_open(&mut tx, job).await?;
         tx.commit().await?;
         self.wake.jobs_changed();
         Ok(failed)
+    }
+
+    /// The problems of a failed job beside the one on its row.
+    pub async fn more_problems(&self, job: &JobId) -> Result<Vec<Problem>, StoreError> {
+        let rows = sqlx::query(self.sql(MORE_PROBLEMS))
+            .bind(job.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        let problem = |row| {
+            Ok(Problem {
+                subject: decode::text(row, "subject")?,
+                message: decode::text(row, "message")?,
+                hint: decode::text_or_null(row, "hint")?,
+            })
+        };
+        rows.iter().map(problem).collect()
     }
 
     /// Asks a job to stop. Waiting tasks are cancelled at once; the job is
@@ -112,6 +147,26 @@ impl Store {
             None => StoreError::JobNotFound(job.clone()),
         })
     }
+}
+
+/// Inserts a batch of problems, the first of them at position `first`.
+async fn insert_problems(
+    tx: &mut Tx,
+    job: &JobId,
+    first: usize,
+    batch: &[Problem],
+) -> Result<(), StoreError> {
+    let text = format!("{INSERT_PROBLEMS} {}", values::rows(batch.len(), "$1, ", 2, 4));
+    let mut query = sqlx::query(tx.sql(&text)).bind(job.as_str());
+    for (position, problem) in (first..).zip(batch) {
+        query = query
+            .bind(stored(position as u64)?)
+            .bind(problem.subject.as_str())
+            .bind(problem.message.as_str())
+            .bind(problem.hint.clone());
+    }
+    query.execute(tx.connection()).await?;
+    Ok(())
 }
 
 /// Fails a locked job because of one of its tasks, unless it is on another way

@@ -4,6 +4,8 @@ use std::fmt;
 
 use chatvec_core::ids::{Digest, JobId, RequestId};
 use chatvec_core::job::JobState;
+use chatvec_core::problem::Problem;
+use chatvec_core::task::FailureKind;
 use sqlx::any::AnyRow;
 
 use super::error::exactly_one;
@@ -23,12 +25,10 @@ impl fmt::Display for Epoch {
 /// Why a job or a task failed, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobError {
-    /// The class, in capitals: a failure's kind or a reason of the planner.
-    pub kind: String,
-    /// The object, what was expected and what was found.
-    pub message: String,
-    /// What the user can do, if there is something to say.
-    pub hint: Option<String>,
+    /// The class.
+    pub kind: FailureKind,
+    /// The object, what was expected and what was found, and what to do.
+    pub problem: Problem,
 }
 
 /// A job to be created.
@@ -120,7 +120,7 @@ pub struct JobFilter {
 macro_rules! job_columns {
     () => {
         "job_id, request_id, recipe, recipe_digest, output_url, input_key, state, epoch, \
-         revision, error_kind, error_message, error_hint, traceparent, created_at_ms, \
+         revision, error_kind, error_subject, error_message, error_hint, traceparent, created_at_ms, \
          updated_at_ms, planned_at_ms, committing_at_ms, finished_at_ms, cleaned_at_ms"
     };
 }
@@ -172,7 +172,7 @@ const SET_JOB_STATE: &str = concat!(
     "-- set_job_state
     UPDATE job SET
         state = $3, revision = revision + 1, updated_at_ms = {now},
-        error_kind = $4, error_message = $5, error_hint = $6,
+        error_kind = $4, error_subject = $5, error_message = $6, error_hint = $7,
         planned_at_ms = CASE WHEN $3 = 'QUEUED' THEN {now} ELSE planned_at_ms END,
         committing_at_ms = CASE WHEN $3 = 'COMMITTING' THEN {now} ELSE committing_at_ms END,
         finished_at_ms = CASE WHEN $3 IN ('SUCCEEDED', 'FAILED', 'CANCELLED')
@@ -301,13 +301,17 @@ impl JobRow {
 impl JobError {
     /// The error columns of a job or of a task.
     pub(super) fn read(row: &AnyRow) -> Result<Option<Self>, StoreError> {
-        let Some(kind) = decode::text_or_null(row, "error_kind")? else {
+        if decode::text_or_null(row, "error_kind")?.is_none() {
             return Ok(None);
-        };
-        Ok(Some(Self {
-            kind,
+        }
+        let problem = Problem {
+            subject: decode::text(row, "error_subject")?,
             message: decode::text(row, "error_message")?,
             hint: decode::text_or_null(row, "error_hint")?,
+        };
+        Ok(Some(Self {
+            kind: decode::name(row, "error_kind")?,
+            problem,
         }))
     }
 }
@@ -340,9 +344,10 @@ pub(super) async fn set_job_state(
         .bind(job.job_id.as_str())
         .bind(job.state.name())
         .bind(next.name())
-        .bind(error.map(|error| error.kind.clone()))
-        .bind(error.map(|error| error.message.clone()))
-        .bind(error.and_then(|error| error.hint.clone()))
+        .bind(error.map(|error| error.kind.name()))
+        .bind(error.map(|error| error.problem.subject.clone()))
+        .bind(error.map(|error| error.problem.message.clone()))
+        .bind(error.and_then(|error| error.problem.hint.clone()))
         .fetch_all(tx.connection())
         .await?;
     exactly_one(rows.len() as u64, || job.wrong_state())?;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use chatvec_core::ids::{Fence, JobId, TaskOrdinal, WorkerId};
 use chatvec_core::job::JobState;
-use chatvec_core::task::{TaskCounters, TaskState, Verdict, judge};
+use chatvec_core::problem::Problem;
+use chatvec_core::task::{FailureKind, TaskCounters, TaskState, Verdict, judge};
 use sqlx::any::AnyRow;
 
 use super::cancel::{fail_locked_job, settle_locked_job};
@@ -40,8 +41,9 @@ const TAKE_BACK: &str = "-- take_back
     UPDATE task SET state = $4, fence = fence + 1, crashes = $5, crashed_workers = $6,
                     first_crash_worker = $7, not_before_ms = {now} + $8,
                     error_kind = coalesce($9, error_kind),
-                    error_message = coalesce($10, error_message),
-                    error_hint = CASE WHEN $9 IS NULL THEN error_hint ELSE $11 END,
+                    error_subject = coalesce($10, error_subject),
+                    error_message = coalesce($11, error_message),
+                    error_hint = CASE WHEN $9 IS NULL THEN error_hint ELSE $12 END,
                     worker_id = NULL, lease_expires_at_ms = NULL, progress_bytes = 0,
                     updated_at_ms = {now}
     WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'
@@ -191,17 +193,16 @@ impl Expired {
     /// The error of a task that takes its workers down.
     fn poison(&self) -> JobError {
         JobError {
-            kind: "SUSPECTED_POISON".to_owned(),
-            message: format!(
-                "task {} lost its worker {} times, the last time `{}`",
-                self.task,
-                self.counters.crashes + 1,
-                self.worker
-            ),
-            hint: Some(
-                "look for the end of these workers in their logs: memory is the usual cause"
-                    .to_owned(),
-            ),
+            kind: FailureKind::SuspectedPoison,
+            problem: Problem::new(
+                format!("task {}", self.task),
+                format!(
+                    "lost its worker {} times, the last time `{}`",
+                    self.counters.crashes + 1,
+                    self.worker
+                ),
+            )
+            .with_hint("look for the end of these workers in their logs: memory is the usual cause"),
         }
     }
 }
@@ -248,9 +249,10 @@ async fn take_back(tx: &mut Tx, task: &Expired, end: &End) -> Result<(), StoreEr
         .bind(i64::from(counters.crashed_workers))
         .bind(first.map(|worker| worker.0.clone()))
         .bind(stored(delay_ms)?)
-        .bind(error.map(|error| error.kind.clone()))
-        .bind(error.map(|error| error.message.clone()))
-        .bind(error.and_then(|error| error.hint.clone()))
+        .bind(error.map(|error| error.kind.name()))
+        .bind(error.map(|error| error.problem.subject.clone()))
+        .bind(error.map(|error| error.problem.message.clone()))
+        .bind(error.and_then(|error| error.problem.hint.clone()))
         .execute(tx.connection())
         .await?;
     exactly_one(done.rows_affected(), || StoreError::LeaseLost {

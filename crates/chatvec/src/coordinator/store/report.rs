@@ -2,6 +2,7 @@
 
 use chatvec_core::ids::{Crc64, FileOrdinal, JobId, PartOrdinal, TaskOrdinal};
 use chatvec_core::job::JobState;
+use chatvec_core::problem::Problem;
 use chatvec_core::task::{
     Lease, TaskCounters, TaskFailure, TaskState, Verdict, job_retries_max, judge,
 };
@@ -88,8 +89,8 @@ const PARTS: &str = "-- parts
     WHERE job_id = $1 ORDER BY file_no, part_no";
 
 const CHARGE_FAILURE: &str = "-- charge_failure
-    UPDATE task SET failures = failures + $4, error_kind = $5, error_message = $6,
-                    error_hint = $7, updated_at_ms = {now}
+    UPDATE task SET failures = failures + $4, error_kind = $5, error_subject = $6,
+                    error_message = $7, error_hint = $8, updated_at_ms = {now}
     WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'
     RETURNING failures, crashes, crashed_workers";
 
@@ -285,8 +286,9 @@ async fn charge_failure(
         .bind(stored(lease.fence.0)?)
         .bind(i64::from(failure.kind.is_charged()))
         .bind(failure.kind.name())
-        .bind(failure.message.as_str())
-        .bind(failure.hint.clone())
+        .bind(failure.problem.subject.as_str())
+        .bind(failure.problem.message.as_str())
+        .bind(failure.problem.hint.clone())
         .fetch_all(tx.connection())
         .await?;
     exactly_one(rows.len() as u64, || lost(lease))?;
@@ -302,12 +304,14 @@ async fn verdict(
     jitter: f64,
 ) -> Result<Result<u64, JobError>, StoreError> {
     let error = |message: String| JobError {
-        kind: failure.kind.name().to_owned(),
-        message,
-        hint: failure.hint.clone(),
+        kind: failure.kind,
+        problem: Problem {
+            message,
+            ..failure.problem.clone()
+        },
     };
     let delay_ms = match judge(Some(failure.kind), counters, jitter) {
-        Verdict::GiveUp => return Ok(Err(error(failure.message.clone()))),
+        Verdict::GiveUp => return Ok(Err(error(failure.problem.message.clone()))),
         Verdict::RetryAfterMs(delay_ms) => delay_ms,
     };
     if failure.kind.is_charged() {
@@ -316,7 +320,7 @@ async fn verdict(
         if spent > allowed {
             return Ok(Err(error(format!(
                 "more than {allowed} failed attempts in {tasks} tasks, the last: {}",
-                failure.message
+                failure.problem.message
             ))));
         }
     }

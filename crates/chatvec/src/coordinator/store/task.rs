@@ -49,7 +49,8 @@ pub struct TaskRow {
 const TASKS: &str = "-- tasks
     SELECT task_no, file_no, first_part, part_count, bytes, state, not_before_ms, fence,
            attempt, failures, crashes, crashed_workers, worker_id, lease_expires_at_ms,
-           done_fence, progress_bytes, error_kind, error_message, error_hint, updated_at_ms
+           done_fence, progress_bytes, error_kind, error_subject, error_message, error_hint,
+           updated_at_ms
     FROM task WHERE job_id = $1 ORDER BY task_no";
 
 const TASK_STATE: &str = "-- task_state

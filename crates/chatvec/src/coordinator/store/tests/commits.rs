@@ -65,7 +65,7 @@ async fn a_job_in_commit_can_neither_be_cancelled_nor_failed_by_others(store: &S
             ..
         })
     ));
-    assert!(store.fail_job(&job, &job_error()).await.is_err());
+    assert!(store.fail_job(&job, &job_error(), &[]).await.is_err());
     assert!(store.reopen_task(&job, TaskOrdinal(0)).await.is_err());
     let failed = store
         .fail_commit(&job, commit.epoch, &job_error())

@@ -114,16 +114,14 @@ pub(super) async fn finish_all(store: &Store, tasks: u32) {
 pub(super) fn failure(kind: FailureKind) -> TaskFailure {
     TaskFailure {
         kind,
-        message: "disk on fire".to_owned(),
-        hint: Some("use water".to_owned()),
+        problem: Problem::new("disk", "on fire").with_hint("use water"),
     }
 }
 
 pub(super) fn job_error() -> JobError {
     JobError {
-        kind: "BAD_INPUT".to_owned(),
-        message: "tensor `a` is missing".to_owned(),
-        hint: None,
+        kind: FailureKind::BadInput,
+        problem: Problem::new("a", "tensor is missing"),
     }
 }
 

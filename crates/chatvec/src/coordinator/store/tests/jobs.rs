@@ -156,7 +156,7 @@ async fn a_failed_job_cancels_its_tasks_and_its_leases(store: &Store) {
         .complete_task(&leases[0], &parts(leases[0].task))
         .await
         .unwrap();
-    let failed = store.fail_job(&job, &job_error()).await.unwrap();
+    let failed = store.fail_job(&job, &job_error(), &[]).await.unwrap();
     assert_eq!(failed.state, JobState::Failed);
     assert_eq!(failed.error, Some(job_error()));
     use TaskState::{Cancelled, Done};
@@ -165,7 +165,7 @@ async fn a_failed_job_cancels_its_tasks_and_its_leases(store: &Store) {
         .complete_task(&leases[1], &parts(leases[1].task))
         .await;
     assert!(matches!(late, Err(StoreError::LeaseLost { .. })));
-    let again = store.fail_job(&job, &job_error()).await;
+    let again = store.fail_job(&job, &job_error(), &[]).await;
     assert!(matches!(again, Err(StoreError::WrongState { .. })));
     let cancelled = store.cancel_job(&job).await;
     assert!(matches!(cancelled, Err(StoreError::WrongState { .. })));
@@ -175,11 +175,11 @@ async fn every_change_of_state_raises_the_revision(store: &Store) {
     let job = submitted(store, "a").await;
     let mut changes = store.jobs_changed();
     let before = job_of(store, &job).await.revision;
-    let after = store.fail_job(&job, &job_error()).await.unwrap().revision;
+    let after = store.fail_job(&job, &job_error(), &[]).await.unwrap().revision;
     assert_eq!(after, before + 1);
     assert!(changes.has_changed().unwrap());
     changes.borrow_and_update();
-    assert!(store.fail_job(&job, &job_error()).await.is_err());
+    assert!(store.fail_job(&job, &job_error(), &[]).await.is_err());
     assert_eq!(job_of(store, &job).await.revision, after);
     assert!(!changes.has_changed().unwrap());
 }
@@ -187,7 +187,7 @@ async fn every_change_of_state_raises_the_revision(store: &Store) {
 async fn only_failed_and_cancelled_jobs_are_cleaned(store: &Store) {
     let failed = submitted(store, "failed").await;
     let running = queued(store, "running", 1).await;
-    store.fail_job(&failed, &job_error()).await.unwrap();
+    store.fail_job(&failed, &job_error(), &[]).await.unwrap();
     assert_eq!(store.jobs_to_clean().await.unwrap(), [failed.clone()]);
     store.mark_cleaned(&failed).await.unwrap();
     let first = job_of(store, &failed).await.cleaned_at_ms;
@@ -206,7 +206,7 @@ async fn a_job_that_does_not_exist_is_named(store: &Store) {
     };
     missing(store.start_planning(&job).await.map(drop));
     missing(store.cancel_job(&job).await.map(drop));
-    missing(store.fail_job(&job, &job_error()).await.map(drop));
+    missing(store.fail_job(&job, &job_error(), &[]).await.map(drop));
     missing(store.start_commit(&job).await.map(drop));
     missing(store.mark_cleaned(&job).await);
     assert_eq!(store.job(&job).await.unwrap(), None);

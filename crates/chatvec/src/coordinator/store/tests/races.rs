@@ -138,7 +138,7 @@ async fn everything_at_once_ends_without_a_deadlock(store: &Store) {
             }
             let ended = match job.as_str() {
                 "a" | "b" => store.cancel_job(&job).await,
-                _ => store.fail_job(&job, &job_error()).await,
+                _ => store.fail_job(&job, &job_error(), &[]).await,
             };
             // The crashes may have failed the job before.
             assert!(

@@ -51,10 +51,10 @@ async fn three_crashes_on_two_workers_fail_the_job(store: &Store) {
     let row = job_of(store, &job).await;
     let error = row.error.unwrap();
     assert_eq!(row.state, JobState::Failed);
-    assert_eq!(error.kind, "SUSPECTED_POISON");
+    assert_eq!(error.kind, FailureKind::SuspectedPoison);
     assert_eq!(
-        error.message,
-        "task 0 lost its worker 3 times, the last time `w`"
+        error.problem.to_string(),
+        "task 0: lost its worker 3 times, the last time `w`"
     );
     let task = task_of(store, &job, 0).await;
     assert_eq!(task.state, TaskState::Failed);
@@ -126,7 +126,7 @@ async fn the_sweep_cancels_what_a_race_left_behind(store: &Store) {
     acquire(store, "w", 1).await;
     store.cancel_job(&cancelling).await.unwrap();
     let failed = queued(store, "b", 2).await;
-    store.fail_job(&failed, &job_error()).await.unwrap();
+    store.fail_job(&failed, &job_error(), &[]).await.unwrap();
     // A claim and a release that began before the jobs' ends were committed.
     for stranded in [
         "UPDATE task SET state = 'READY' WHERE state = 'CANCELLED'",

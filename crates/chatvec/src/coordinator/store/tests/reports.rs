@@ -125,10 +125,9 @@ async fn a_transient_failure_is_retried_and_charged(store: &Store) {
     assert_eq!((task.state, task.counters.failures), (TaskState::Ready, 1));
     let error = task.error.unwrap();
     assert_eq!(
-        (error.kind.as_str(), error.message),
-        ("TRANSIENT", transient.message.clone())
+        (error.kind, &error.problem),
+        (FailureKind::Transient, &transient.problem)
     );
-    assert_eq!(error.hint, transient.hint);
     assert!(is_lost(store.fail_task(&lease, &transient, 0.5).await));
     assert_eq!(task_of(store, &job, 0).await.counters.failures, 1);
 }
@@ -149,13 +148,10 @@ async fn the_fifth_charged_failure_fails_the_job_with_its_error(store: &Store) {
     let row = job_of(store, &job).await;
     let error = row.error.unwrap();
     assert_eq!(
-        (row.state, error.kind.as_str()),
-        (JobState::Failed, "INTERNAL")
+        (row.state, error.kind),
+        (JobState::Failed, FailureKind::Internal)
     );
-    assert_eq!(
-        (error.message, error.hint),
-        (internal.message, internal.hint)
-    );
+    assert_eq!(error.problem, internal.problem);
     use TaskState::{Cancelled, Failed};
     assert_eq!(task_states(store, &job).await, [Failed, Cancelled]);
 }
@@ -204,8 +200,8 @@ async fn a_job_that_burns_its_retries_slowly_fails(store: &Store) {
     }
     let error = job_of(store, &job).await.error.unwrap();
     assert_eq!(
-        error.message,
-        "more than 20 failed attempts in 7 tasks, the last: disk on fire"
+        error.problem.message,
+        "more than 20 failed attempts in 7 tasks, the last: on fire"
     );
     assert_eq!(store.progress(&job).await.unwrap().failed, 1);
 }
