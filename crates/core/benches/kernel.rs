@@ -15,8 +15,8 @@ use chatvec_core::dtype::FloatFormat::{self, Bf16, F16, F32};
 use chatvec_core::kernel::{Delta, Operand, Path, Scratch, merge_with};
 use chatvec_core::stats::SliceSums;
 
-const RUNS: usize = 25;
-const RUN_TIME: Duration = Duration::from_millis(8);
+const RUNS: usize = 51;
+const RUN_TIME: Duration = Duration::from_millis(3);
 const CACHED_ELEMENTS: usize = 32 * 1024;
 const DRAM_ELEMENTS: usize = 16 * 1024 * 1024;
 const PIECE_ELEMENTS: usize = 64 * 1024;

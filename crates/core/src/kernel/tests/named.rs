@@ -108,6 +108,17 @@ fn a_result_half_a_step_over_the_largest_number_overflows() {
 }
 
 #[test]
+fn a_cp_beyond_the_output_format_is_changed_by_whatever_brings_it_back() {
+    // The exponent of 2^17 is one too large for F16: cut to 16 bits, the number
+    // would look like the −0.0 that comes out.
+    let cp = 131_072.0;
+    let case = one(cp, 1.0, -cp - 2_f64.powi(-30), 0.0, F16);
+    assert_eq!(case.only_output().to_bits(), (-0.0_f64).to_bits());
+    let sums = case.run(Path::best()).1;
+    assert_eq!((sums.changed, sums.overflows), (1, 0));
+}
+
+#[test]
 fn an_intermediate_overflow_of_f64_is_counted_and_named() {
     let case = one(0.0, 1.0, f64::MAX, -f64::MAX, F64);
     assert_eq!(case.only_output(), f64::INFINITY);
