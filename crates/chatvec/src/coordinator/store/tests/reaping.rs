@@ -1,7 +1,7 @@
 //! Expired leases, poison, cancelling, and what a race may leave behind.
 
 use chatvec_core::job::JobState;
-use chatvec_core::task::TaskState;
+use chatvec_core::task::{FailureKind, TaskState};
 
 use super::fixture::*;
 use crate::coordinator::store::{Reaped, Store};

@@ -164,7 +164,7 @@ async fn a_permanent_failure_fails_the_job_at_once(store: &Store) {
     assert_eq!(outcome, FailOutcome::GaveUp);
     assert_eq!(
         job_of(store, &job).await.error.unwrap().kind,
-        "SOURCE_CHANGED"
+        FailureKind::SourceChanged
     );
     assert!(is_lost(store.fail_task(&leases[0], &changed, 0.0).await));
     assert_eq!(store.jobs_to_clean().await.unwrap(), [job]);
