@@ -1,1 +1,5 @@
 //! Where checkpoints live.
+
+pub mod location;
+pub mod pinned;
+pub mod survey;
