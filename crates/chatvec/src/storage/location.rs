@@ -4,8 +4,10 @@ use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// Where a checkpoint is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+use chatvec_core::problem::Problem;
+
+/// Where a checkpoint is. Equal are those of one path, however it was written.
+#[derive(Debug, Clone)]
 pub struct Location {
     path: PathBuf,
     text: String,
@@ -20,21 +22,41 @@ pub enum LocationError {
     /// A store that is known but cannot be read yet.
     #[error("`{scheme}://` is not supported yet, expected a path or `file://`")]
     NotSupportedYet {
+        /// What is written.
+        text: String,
         /// The part before `://`.
         scheme: String,
     },
     /// A URL of another kind.
     #[error("unknown kind of URL `{scheme}://`, expected a path or `file://`")]
     UnknownScheme {
+        /// What is written.
+        text: String,
         /// The part before `://`.
         scheme: String,
     },
     /// A file URL that is not the absolute path of this machine.
-    #[error("expected `file:///` and an absolute path, found `{text}`")]
+    #[error("expected `file:///` and an absolute path")]
     FileUrl {
         /// What is written.
         text: String,
     },
+}
+
+impl LocationError {
+    /// The error as a problem of what is written, with advice.
+    pub fn problems(&self) -> Vec<Problem> {
+        let message = self.to_string();
+        vec![match self {
+            Self::Empty => Problem::new("location", message),
+            Self::NotSupportedYet { text, .. } => {
+                Problem::new(text, message).with_hint("download it first and give the folder")
+            }
+            Self::UnknownScheme { text, .. } | Self::FileUrl { text } => {
+                Problem::new(text, message)
+            }
+        }]
+    }
 }
 
 impl Location {
@@ -84,6 +106,14 @@ impl Location {
     }
 }
 
+impl PartialEq for Location {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for Location {}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
@@ -98,17 +128,17 @@ fn is_scheme(text: &str) -> bool {
 }
 
 fn from_url(scheme: &str, rest: &str, text: &str) -> Result<PathBuf, LocationError> {
-    let scheme = scheme.to_owned();
+    let (scheme, text) = (scheme.to_owned(), text.to_owned());
     match scheme.as_str() {
         "file" => {
             let path = rest.strip_prefix("localhost").unwrap_or(rest);
             let decoded = path.starts_with('/').then(|| percent_decoded(path));
-            decoded.flatten().ok_or_else(|| LocationError::FileUrl {
-                text: text.to_owned(),
-            })
+            decoded.flatten().ok_or(LocationError::FileUrl { text })
         }
-        "s3" | "gs" | "az" | "http" | "https" => Err(LocationError::NotSupportedYet { scheme }),
-        _ => Err(LocationError::UnknownScheme { scheme }),
+        "s3" | "gs" | "az" | "http" | "https" => {
+            Err(LocationError::NotSupportedYet { text, scheme })
+        }
+        _ => Err(LocationError::UnknownScheme { text, scheme }),
     }
 }
 
@@ -153,6 +183,8 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap().path(), Path::new(path), "{text}");
         }
+        assert_eq!(parse("./x/"), parse("/work//x"));
+        assert_ne!(parse("x"), parse("y"));
     }
 
     #[test]
@@ -171,6 +203,9 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");
         }
+        let problem = &parse("s3://bucket/x").unwrap_err().problems()[0];
+        assert_eq!(problem.subject, "s3://bucket/x");
+        assert!(problem.hint.is_some());
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Where checkpoints live.
 
-pub mod location;
-pub mod pinned;
-pub mod survey;
+pub mod file;
+mod location;
+pub mod pin;
+mod survey;
+
+pub use location::{Location, LocationError};
+pub use survey::{SurveyError, Surveyed, survey};

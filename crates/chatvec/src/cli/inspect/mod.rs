@@ -9,8 +9,7 @@ use std::io::{self, Write};
 
 use chatvec_core::problem::Problem;
 
-use crate::storage::location::{Location, LocationError};
-use crate::storage::survey::{SurveyError, survey};
+use crate::storage::{Location, LocationError, SurveyError, survey};
 
 /// Show which files of a checkpoint are read, and the tensors in them.
 #[derive(Debug, Clone, clap::Args)]
@@ -39,13 +38,8 @@ pub enum OutputFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// The argument names no place.
-    #[error("`{text}`: {error}")]
-    Location {
-        /// What was given.
-        text: String,
-        /// Why.
-        error: LocationError,
-    },
+    #[error(transparent)]
+    Location(#[from] LocationError),
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Survey(#[from] SurveyError),
@@ -58,7 +52,7 @@ impl InspectError {
     /// All that is wrong with the checkpoint, with advice.
     pub fn problems(&self) -> Vec<Problem> {
         match self {
-            Self::Location { text, error } => vec![Problem::new(text, error.to_string())],
+            Self::Location(error) => error.problems(),
             Self::Survey(error) => error.problems(),
             Self::Io(error) => vec![Problem::new("output", error.to_string())],
         }
@@ -70,11 +64,7 @@ impl InspectError {
 /// # Errors
 /// It is no whole checkpoint, or `out` fails. A quantised checkpoint is shown.
 pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<(), InspectError> {
-    let location = Location::parse(&args.dir, &std::env::current_dir()?);
-    let location = location.map_err(|error| InspectError::Location {
-        text: args.dir.clone(),
-        error,
-    })?;
+    let location = Location::parse(&args.dir, &std::env::current_dir()?)?;
     let surveyed = survey(&location)?;
     let report = Report::new(&surveyed, args.tensors);
     match args.output {

@@ -6,7 +6,7 @@ use chatvec_core::checkpoint::{Checkpoint, Ignored};
 use chatvec_core::problem::Problem;
 use serde::Serialize;
 
-use crate::storage::survey::Surveyed;
+use crate::storage::Surveyed;
 
 /// Everything that is shown of a checkpoint: the JSON output is this object.
 /// Sizes are bytes.
@@ -24,6 +24,8 @@ pub struct Report {
     pub files: Vec<FileLine>,
     /// What looks like weights and is not read.
     pub ignored: Vec<Ignored>,
+    /// Tensors of the weight files that the index does not name.
+    pub ignored_tensors: Vec<IgnoredTensorLine>,
     /// How many tensors there are.
     pub tensor_count: usize,
     /// Bytes of all tensors.
@@ -51,6 +53,15 @@ pub struct FileLine {
     pub bytes: u64,
     /// How many tensors it holds.
     pub tensor_count: usize,
+}
+
+/// A tensor that is no part of the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IgnoredTensorLine {
+    /// Its name.
+    pub name: String,
+    /// The file that holds it.
+    pub file: String,
 }
 
 /// An element type.
@@ -103,6 +114,11 @@ impl Report {
             bytes: file.size,
             tensor_count: file.header.tensors.len(),
         });
+        let ignored_tensors = checkpoint.ignored_tensors.iter();
+        let ignored_tensors = ignored_tensors.map(|(file, name)| IgnoredTensorLine {
+            name: name.clone(),
+            file: file.clone(),
+        });
         Self {
             path: surveyed.location.to_string(),
             model_type: checkpoint.config.model_type.clone(),
@@ -110,6 +126,7 @@ impl Report {
             tie_word_embeddings: checkpoint.config.tie_word_embeddings,
             files: files.collect(),
             ignored: checkpoint.ignored.clone(),
+            ignored_tensors: ignored_tensors.collect(),
             tensor_count: checkpoint.len(),
             tensor_bytes: checkpoint.bytes(),
             dtypes: dtypes(checkpoint),

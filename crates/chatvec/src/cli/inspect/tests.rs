@@ -140,6 +140,22 @@ fn the_json_is_one_object_with_the_same_facts() {
 }
 
 #[test]
+fn tensors_that_the_index_does_not_name_are_listed_apart() {
+    let folder = model();
+    let index = r#"{"weight_map":{"norm":"model-00001-of-00002.safetensors"}}"#;
+    fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+    let text = inspected(folder.path(), &[]).unwrap();
+    assert!(
+        text.contains("\n1 tensor in 1 file, 4 B (4 bytes)\n"),
+        "{text}"
+    );
+    let file = "model-00001-of-00002.safetensors";
+    let listed = format!("\nignored tensors\n  layers.0.up  {file}\n  layers.1.up  {file}\n");
+    assert!(text.contains(&listed), "{text}");
+    assert!(text.contains("model-00002-of-00002.safetensors  not named by the index"));
+}
+
+#[test]
 fn a_quantised_checkpoint_is_shown_and_said_not_to_merge() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
@@ -165,7 +181,7 @@ fn a_broken_file_is_refused_with_the_reason_and_nothing_is_printed() {
 fn a_url_that_cannot_be_read_is_refused() {
     let error = inspected(Path::new("s3://bucket/x"), &[]).unwrap_err();
     assert_eq!(
-        error.to_string(),
-        "`s3://bucket/x`: `s3://` is not supported yet, expected a path or `file://`"
+        error.problems()[0].to_string(),
+        "s3://bucket/x: `s3://` is not supported yet, expected a path or `file://`"
     );
 }

@@ -16,6 +16,9 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let ignored = report.ignored.iter();
     let ignored = ignored.map(|file| [file.name.clone(), file.why.to_string()]);
     write_table("ignored", &ignored.collect::<Vec<_>>(), out)?;
+    let ignored = report.ignored_tensors.iter();
+    let ignored = ignored.map(|line| [line.name.clone(), line.file.clone()]);
+    write_table("ignored tensors", &ignored.collect::<Vec<_>>(), out)?;
     let dtypes = report.dtypes.iter().map(|line| {
         let tensors = counted(line.tensor_count, "tensor");
         [line.dtype.clone(), size(line.bytes), tensors]

@@ -3,8 +3,8 @@
 use chatvec_core::checkpoint::CheckpointError;
 use chatvec_core::problem::Problem;
 
-use crate::storage::location::Location;
-use crate::storage::pinned::FileError;
+use crate::storage::Location;
+use crate::storage::file::FileError;
 
 /// Why a location is no checkpoint that can be read.
 #[derive(Debug, thiserror::Error)]

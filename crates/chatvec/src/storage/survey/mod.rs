@@ -22,8 +22,8 @@ use chatvec_core::header::{self, HeaderError};
 use chatvec_core::problem::Problem;
 use chatvec_core::task::SourceFile;
 
-use super::location::Location;
-use super::pinned::{FileError, open_pinned, read_pinned};
+use super::Location;
+use super::file::{self, FileError, open_pinned, read_pinned};
 
 /// A checkpoint that has been read as far as its headers.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +32,8 @@ pub struct Surveyed {
     pub location: Location,
     /// What it holds.
     pub checkpoint: Checkpoint,
-    /// Its folder, by name.
+    /// The files of its folder, by name, with those of
+    /// `additional_chat_templates/` and of no other folder in it.
     pub listing: Vec<ListedFile>,
     /// Its weight files, pinned as their headers were read, in the order of
     /// [`Checkpoint::files`].
@@ -46,21 +47,23 @@ pub struct Surveyed {
 /// broken files all are told at once.
 pub fn survey(location: &Location) -> Result<Surveyed, SurveyError> {
     let folder = location.path();
-    let listing = list_location(location)?;
+    let mut listing = list_location(location)?;
     let read = |name: &str| {
         let listed = listing.iter().any(|file| file.name == name);
-        listed.then(|| read_pinned(&folder.join(name))).transpose()
+        listed
+            .then(|| read_pinned(&folder.join(name)).map_err(SurveyError::File))
+            .transpose()
     };
-    let index = read(INDEX_FILE).map_err(SurveyError::File)?;
-    let selection = select(&listing, index.as_ref().map(|file| &file.bytes[..]));
-    let selection = selection.map_err(|error| SurveyError::Checkpoint {
+    let index = read(INDEX_FILE)?;
+    let index_json = index.as_ref().map(|(json, _)| &json[..]);
+    let selection = select(&listing, index_json).map_err(|error| SurveyError::Checkpoint {
         location: location.clone(),
         error,
     })?;
     let headers = read_headers(folder, &selection.weight_files)?;
     let (weight_files, files) = headers.into_iter().unzip();
-    let config = read(CONFIG_FILE).map_err(SurveyError::File)?;
-    let config_json = config.as_ref().map(|file| &file.bytes[..]);
+    let config = read(CONFIG_FILE)?;
+    let config_json = config.as_ref().map(|(json, _)| &json[..]);
     let checkpoint = assemble(selection, files, config_json).map_err(|problems| {
         let located = |problem: Problem| Problem {
             subject: format!("{location}: {}", problem.subject),
@@ -70,12 +73,31 @@ pub fn survey(location: &Location) -> Result<Surveyed, SurveyError> {
             problems: problems.into_iter().map(located).collect(),
         }
     })?;
+    listing.retain(|file| !file.name.ends_with('/') && !file.name.starts_with(SNAPSHOTS));
     Ok(Surveyed {
         location: location.clone(),
         checkpoint,
         listing,
         weight_files,
     })
+}
+
+impl Surveyed {
+    /// Reads a file of the listing whole, with the pin of the state that was read.
+    ///
+    /// # Errors
+    /// It cannot be read, is over 256 MiB, or is being written.
+    pub fn read_small(&self, name: &str) -> Result<(Vec<u8>, SourceFile), Problem> {
+        read_pinned(&self.location.path().join(name)).map_err(|error| error.problem())
+    }
+
+    /// Pins a file of the listing without reading it.
+    ///
+    /// # Errors
+    /// It is no longer there, or its path is not UTF-8.
+    pub fn pin(&self, name: &str) -> Result<SourceFile, Problem> {
+        file::pin(&self.location.path().join(name)).map_err(|error| error.problem())
+    }
 }
 
 fn list_location(location: &Location) -> Result<Vec<ListedFile>, SurveyError> {
@@ -102,9 +124,10 @@ fn list_location(location: &Location) -> Result<Vec<ListedFile>, SurveyError> {
     Ok(listing)
 }
 
-/// Folders whose content belongs to the listing: what a Hub cache's hint and
-/// the chat templates need.
-const LISTED_FOLDERS: [&str; 2] = ["snapshots/", "additional_chat_templates/"];
+/// Folders that are listed too: what a Hub cache's hint and the chat templates need.
+const LISTED_FOLDERS: [&str; 2] = [SNAPSHOTS, "additional_chat_templates/"];
+
+const SNAPSHOTS: &str = "snapshots/";
 
 /// Lists files and folders, through links. Pipes, sockets and devices are no
 /// files of a checkpoint.

@@ -9,7 +9,7 @@ use chatvec_core::header::{NewTensor, encode};
 use tempfile::TempDir;
 
 use super::*;
-use crate::storage::pinned::pin_of;
+use crate::storage::pin::pin_of;
 
 /// A folder to fill with files.
 struct Folder(TempDir);
@@ -99,8 +99,11 @@ fn a_sharded_checkpoint_is_read_with_the_pins_of_its_files() {
         assert_eq!(file.header.tensors[0].name, file.name);
     }
     let listed = |name: &str| surveyed.listing.iter().any(|file| file.name == name);
-    assert!(listed("additional_chat_templates/tool.jinja") && listed("original/"));
-    assert!(!listed("original/consolidated.00.pth"));
+    assert!(listed("additional_chat_templates/tool.jinja") && listed(INDEX_FILE));
+    assert!(!listed("original/") && !listed("original/consolidated.00.pth"));
+    let (config, source) = surveyed.read_small(CONFIG_FILE).unwrap();
+    assert_eq!(config, br#"{"model_type":"llama"}"#);
+    assert_eq!(surveyed.pin(CONFIG_FILE).unwrap(), source);
     assert_eq!(checkpoint.ignored[0].name, "original/");
 }
 
@@ -271,7 +274,7 @@ fn a_name_that_is_not_utf_8_is_an_error() {
 #[test]
 fn a_socket_is_no_weight_file_and_is_never_opened() {
     let folder = Folder::new();
-    let _socket = std::os::unix::net::UnixListener::bind(folder.path("model.safetensors"));
+    let _socket = std::os::unix::net::UnixListener::bind(folder.path("model.safetensors")).unwrap();
     folder.write("config.json", "{}");
     assert!(folder.problem().1.starts_with("no weights"));
 }

@@ -1,26 +1,18 @@
 //! Reading local files such that a later reader can tell whether they are
 //! still the same.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use chatvec_core::problem::Problem;
 use chatvec_core::task::SourceFile;
 
+use super::pin::pin_of;
+
 /// The longest side file that is read whole: tokenizers of large vocabularies
 /// have tens of megabytes.
 const WHOLE_FILE_MAX: u64 = 256 << 20;
-
-/// A small file, read whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PinnedFile {
-    /// The file that was read.
-    pub source: SourceFile,
-    /// All of it.
-    pub bytes: Vec<u8>,
-}
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -121,37 +113,42 @@ impl FileError {
     }
 }
 
-/// What tells one state of a local file from another: inode, size and time of
-/// the last change in nanoseconds. Compared for equality only.
-pub fn pin_of(metadata: &Metadata) -> String {
-    let mtime_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    let (inode, size) = (metadata.ino(), metadata.size());
-    format!("ino={inode},size={size},mtime={mtime_ns}")
-}
-
 /// Opens a file, through links, with the pin of what was opened. The `url` is
 /// the path behind all links: in a Hub cache that names the content.
 pub(super) fn open_pinned(path: &Path) -> Result<(File, SourceFile), FileError> {
     let failed = |error| FileError::of(path, error);
     let target = fs::canonicalize(path).map_err(failed)?;
     let file = File::open(&target).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    let url = target.into_os_string().into_string();
-    let source = SourceFile {
-        url: url.map_err(|target| FileError::NotUtf8 {
-            path: target.into(),
-        })?,
-        size: metadata.size(),
-        pin: pin_of(&metadata),
-    };
+    let source = source_of(target, &file.metadata().map_err(failed)?)?;
     Ok((file, source))
+}
+
+/// The pin of a file, through links, without opening it.
+pub(super) fn pin(path: &Path) -> Result<SourceFile, FileError> {
+    let failed = |error| FileError::of(path, error);
+    let target = fs::canonicalize(path).map_err(failed)?;
+    let metadata = fs::metadata(&target).map_err(failed)?;
+    source_of(target, &metadata)
+}
+
+fn source_of(target: PathBuf, metadata: &fs::Metadata) -> Result<SourceFile, FileError> {
+    match target.into_os_string().into_string() {
+        Ok(url) => Ok(SourceFile {
+            url,
+            size: metadata.len(),
+            pin: pin_of(metadata),
+        }),
+        Err(target) => Err(FileError::NotUtf8 {
+            path: target.into(),
+        }),
+    }
 }
 
 /// Reads a side file whole: at most 256 MiB, all of one state of the file.
 ///
 /// # Errors
 /// It cannot be read, is larger, or is being written.
-pub fn read_pinned(path: &Path) -> Result<PinnedFile, FileError> {
+pub fn read_pinned(path: &Path) -> Result<(Vec<u8>, SourceFile), FileError> {
     let (file, source) = open_pinned(path)?;
     if source.size > WHOLE_FILE_MAX {
         return Err(FileError::TooLarge {
@@ -169,7 +166,7 @@ pub fn read_pinned(path: &Path) -> Result<PinnedFile, FileError> {
             path: path.to_owned(),
         });
     }
-    Ok(PinnedFile { source, bytes })
+    Ok((bytes, source))
 }
 
 #[cfg(test)]
@@ -182,12 +179,13 @@ mod tests {
         let (blob, link) = (folder.path().join("blob"), folder.path().join("link"));
         fs::write(&blob, b"abc").unwrap();
         std::os::unix::fs::symlink("blob", &link).unwrap();
-        let read = read_pinned(&link).unwrap();
-        assert_eq!(read.bytes, b"abc");
+        let (bytes, source) = read_pinned(&link).unwrap();
+        assert_eq!(bytes, b"abc");
         let target = fs::canonicalize(&blob).unwrap();
-        assert_eq!(Path::new(&read.source.url), target);
-        assert_eq!(read.source.size, 3);
-        assert_eq!(read.source.pin, pin_of(&fs::metadata(&blob).unwrap()));
+        assert_eq!(Path::new(&source.url), target);
+        assert_eq!(source.size, 3);
+        assert_eq!(source.pin, pin_of(&fs::metadata(&blob).unwrap()));
+        assert_eq!(pin(&link).unwrap(), source);
     }
 
     #[test]
@@ -195,26 +193,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         fs::write(&path, b"abc").unwrap();
-        let first = read_pinned(&path).unwrap().source.pin;
-        assert_eq!(read_pinned(&path).unwrap().source.pin, first);
+        let first = read_pinned(&path).unwrap().1.pin;
+        assert_eq!(read_pinned(&path).unwrap().1.pin, first);
 
         let file = File::options().write(true).open(&path).unwrap();
         let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(7, 5);
         file.set_modified(time).unwrap();
-        let touched = read_pinned(&path).unwrap().source.pin;
+        let touched = read_pinned(&path).unwrap().1.pin;
         assert_ne!(touched, first);
-        assert!(touched.ends_with(",size=3,mtime=7000000005"), "{touched}");
+        assert!(touched.ends_with(",size=3,mtime=7.000000005"), "{touched}");
 
         file.set_len(2).unwrap();
         file.set_modified(time).unwrap();
-        let cut = read_pinned(&path).unwrap().source.pin;
-        assert!(cut.ends_with(",size=2,mtime=7000000005"), "{cut}");
+        let cut = read_pinned(&path).unwrap().1.pin;
+        assert!(cut.ends_with(",size=2,mtime=7.000000005"), "{cut}");
 
         let copy = folder.path().join("y");
         fs::copy(&path, &copy).unwrap();
         let copied = File::options().write(true).open(&copy).unwrap();
         copied.set_modified(time).unwrap();
-        assert_ne!(read_pinned(&copy).unwrap().source.pin, cut);
+        assert_ne!(read_pinned(&copy).unwrap().1.pin, cut);
     }
 
     #[test]
