@@ -3,3 +3,9 @@
 pub mod coordinator;
 pub mod storage;
 pub mod worker;
+
+pub mod cli {
+    //! The command line: one module a sub-command.
+
+    pub mod inspect;
+}

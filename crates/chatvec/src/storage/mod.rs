@@ -1,4 +1,12 @@
 //! Where checkpoints live.
 
+pub mod file;
 pub mod local;
+mod location;
+mod output;
 pub mod pin;
+mod survey;
+
+pub use location::{Location, LocationError};
+pub use output::{OutputFolder, Partials, STATE_DIR};
+pub use survey::{SurveyError, Surveyed, survey};

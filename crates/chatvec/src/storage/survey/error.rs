@@ -1,0 +1,82 @@
+//! Why a location cannot be surveyed.
+
+use chatvec_core::checkpoint::CheckpointError;
+use chatvec_core::problem::Problem;
+
+use crate::storage::Location;
+use crate::storage::file::FileError;
+
+/// Why a location is no checkpoint that can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// Nothing is there.
+    #[error("{location}: no such folder")]
+    NotFound {
+        /// Where.
+        location: Location,
+    },
+    /// A file is there.
+    #[error("{location}: expected a folder, found a file")]
+    NotAFolder {
+        /// Where.
+        location: Location,
+    },
+    /// The folder or a file in it cannot be read.
+    #[error("{}: {_0}", _0.path().display())]
+    File(FileError),
+    /// The folder holds no checkpoint, or not a whole one.
+    #[error("{location}: {error}")]
+    Checkpoint {
+        /// The folder.
+        location: Location,
+        /// Why.
+        error: CheckpointError,
+    },
+    /// Its files are broken or contradict each other.
+    #[error("{}", first_of(.problems))]
+    Broken {
+        /// All that was found, at least one.
+        problems: Vec<Problem>,
+    },
+}
+
+impl SurveyError {
+    /// All that is wrong, each with the path and advice.
+    pub fn problems(&self) -> Vec<Problem> {
+        match self {
+            Self::NotFound { location } => {
+                let problem = Problem::new(location.to_string(), "no such folder");
+                if !location.resembles_hub_name() {
+                    return vec![problem];
+                }
+                let name = location.text();
+                vec![problem.with_hint(format!(
+                    "`{name}` looks like the name of a model on the Hub: download it first \
+                     (`hf download {name} --local-dir FOLDER`) and give the folder"
+                ))]
+            }
+            Self::NotAFolder { location } => {
+                let message = "expected a folder, found a file";
+                let problem = Problem::new(location.to_string(), message);
+                vec![problem.with_hint("give the folder that holds the checkpoint")]
+            }
+            Self::File(error) => vec![error.problem()],
+            Self::Checkpoint { location, error } => {
+                let problem = Problem::new(location.to_string(), error.to_string());
+                vec![match error.hint() {
+                    Some(hint) => problem.with_hint(hint),
+                    None => problem,
+                }]
+            }
+            Self::Broken { problems } => problems.clone(),
+        }
+    }
+}
+
+fn first_of(problems: &[Problem]) -> String {
+    match problems {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+    }
+}
