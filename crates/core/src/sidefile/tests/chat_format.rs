@@ -349,3 +349,13 @@ fn a_template_of_another_kind_is_an_error() {
         );
     }
 }
+
+#[test]
+fn files_that_no_loader_of_the_tokenizer_asks_are_not_read() {
+    let cp = llama_3_cp().with("vocab.json", "{\"nested\": {}}");
+    let chat = llama_3_chat();
+    assert!(plan(&request(&cp, &chat)).is_ok());
+    let cp = cp.without("tokenizer.json");
+    let problems = plan(&request(&cp, &chat)).unwrap_err();
+    assert_eq!(problems[0].subject, "cp/vocab.json");
+}
