@@ -203,7 +203,7 @@ mod tests {
             chatvec_version: "0.1.0".to_owned(),
             job: JobId("j-1".to_owned()),
             nonce: "n\"1".to_owned(),
-            recipe: serde_json::json!({"cp": "s3://a/b", "vectors": [{"lambda": 0.7}]}),
+            recipe: serde_json::json!({"cp": "s3://a/b", "vectors": [{"lambda": 0.9868100332987975}]}),
             recipe_digest: Digest("ab".to_owned()),
             key: Digest("cd".to_owned()),
             committing_at_ms: 1_750_000_000_123,
@@ -230,7 +230,12 @@ mod tests {
         assert_eq!(manifest.state, PublishState::Complete);
         assert_eq!(manifest.outputs, outputs);
         assert_eq!(manifest.outputs[0].crc64nvme, "0000000000000abc");
+        // To the last bit of λ.
         assert_eq!(manifest.recipe, record().recipe);
+        assert_eq!(
+            manifest.recipe["vectors"][0]["lambda"].as_f64(),
+            Some(0.986_810_033_298_797_5)
+        );
         assert_eq!(manifest.inputs, record().inputs);
         assert_eq!(bytes, complete(&record(), &outputs));
         assert_eq!(bytes.last(), Some(&b'\n'));

@@ -207,6 +207,10 @@ impl<'de> Visitor<'de> for UniqueKeys {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     const CONFIG: &str = "{\n  \"rms_norm_eps\": 1e-05,\n  \"big\": 1000000000000000019884624838656,\n  \"name\": \"caf\\u00e9\",\n  \"list\": [1, 2],\n  \"inner\": {\n    \"a\": 1.0,\n    \"b\": null\n  }\n}\n";
@@ -231,6 +235,35 @@ mod tests {
             .unwrap();
         let expected = CONFIG.replace("\"b\": null", "\"b\": 2");
         assert_eq!(String::from_utf8(object.render()).unwrap(), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn text_indented_by_two_is_rendered_as_it_was(
+            members in btree_map(".{0,5}", json_value(), 0..6),
+        ) {
+            let value = Value::Object(members.into_iter().collect());
+            let mut text = serde_json::to_vec_pretty(&value).unwrap();
+            text.push(b'\n');
+            prop_assert_eq!(Object::parse(&text).unwrap().render(), text);
+        }
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,5}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 20, 4, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map(Value::from),
+                btree_map(".{0,5}", inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
     }
 
     #[test]

@@ -76,6 +76,9 @@ const TRAINING_BEGINNINGS: [&str; 12] = [
 pub(super) fn choose(path: &str) -> Choice {
     let parts: Vec<&str> = path.split('/').collect();
     let name = parts[parts.len() - 1];
+    if parts.contains(&"") {
+        return Choice::Skip("not a path inside the folder");
+    }
     if parts.iter().any(|part| part.starts_with('.')) {
         return Choice::Skip("hidden file");
     }
@@ -201,6 +204,8 @@ mod tests {
             ("2_Dense/model.safetensors", "weights"),
             ("original/consolidated.00.pth", "weights"),
             ("README.md", "model card"),
+            ("/etc/x.py", "not a path inside"),
+            ("../x.py", "hidden"),
             (".gitattributes", "hidden"),
             (".cache/huggingface/config.json", "hidden"),
             ("optimizer.pt", "training"),

@@ -60,8 +60,9 @@ impl Found {
 
 /// Looks up ids or tokens in all the files of a folder that say something of
 /// its vocabulary: `tokenizer.json` (added tokens before the model's), the
-/// `added_tokens_decoder` of `tokenizer_config.json`, `added_tokens.json` and
-/// `vocab.json`. A file that cannot be read is an error.
+/// `added_tokens_decoder` of `tokenizer_config.json`, `added_tokens.json` and,
+/// where `tokenizer.json` has no vocabulary, `vocab.json`. A file that cannot
+/// be read is an error.
 pub(super) fn look_up(source: &Source<'_>, wanted: &Wanted<'_>) -> Result<Found, Problem> {
     let mut found = Found::default();
     if let Some(text) = source.text("tokenizer.json")? {
@@ -79,20 +80,29 @@ pub(super) fn look_up(source: &Source<'_>, wanted: &Wanted<'_>) -> Result<Found,
             }
         }
     }
-    for path in ["added_tokens.json", "vocab.json"] {
-        if let Some(text) = source.text(path)? {
-            let mut reader = serde_json::Deserializer::from_slice(text);
-            VocabularySeed {
-                wanted,
-                found: &mut found,
-            }
-            .deserialize(&mut reader)
-            .and_then(|()| reader.end())
-            .map_err(|error| source.problem(path, format!("not readable: {error}")))?;
-            found.complete |= path == "vocab.json";
-        }
+    read_map(source, "added_tokens.json", wanted, &mut found)?;
+    if !found.complete {
+        found.complete = read_map(source, "vocab.json", wanted, &mut found)?;
     }
     Ok(found)
+}
+
+/// Reads a file that is nothing but a vocabulary; false if there is none.
+fn read_map(
+    source: &Source<'_>,
+    path: &str,
+    wanted: &Wanted<'_>,
+    found: &mut Found,
+) -> Result<bool, Problem> {
+    let Some(text) = source.text(path)? else {
+        return Ok(false);
+    };
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    VocabularySeed { wanted, found }
+        .deserialize(&mut reader)
+        .and_then(|()| reader.end())
+        .map_err(|error| source.problem(path, format!("not readable: {error}")))?;
+    Ok(true)
 }
 
 /// The parts of `tokenizer.json` that are read; the rest is passed over.
