@@ -24,7 +24,7 @@ test: nextest .venv/requirements.installed ## Build and run every test
 	cargo nextest run --workspace --profile $(if $(CI),ci,default)
 
 .PHONY: test-ecosystem
-test-ecosystem: ## Load a merged model with transformers (downloads torch: 1 GB)
+test-ecosystem: ## Load a merged model with transformers (downloads torch: 2 GB)
 	@tests/scripts/ecosystem.sh
 
 .PHONY: bench

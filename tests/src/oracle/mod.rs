@@ -125,12 +125,16 @@ pub fn verify(out: &Path, expected: &Expectation<'_>) -> anyhow::Result<Report> 
             })
             .collect::<anyhow::Result<_>>()?,
     };
-    let names = |checkpoint: &Checkpoint| checkpoint.tensors.keys().cloned().collect::<Vec<_>>();
-    let (found, wanted) = (names(&inputs.out), names(&inputs.cp));
-    if let Some(name) = found.iter().find(|name| !wanted.contains(name)) {
+    let beyond = |these: &Checkpoint, those: &Checkpoint| {
+        let mut names = these.tensors.keys();
+        names
+            .find(|name| !those.tensors.contains_key(*name))
+            .cloned()
+    };
+    if let Some(name) = beyond(&inputs.out, &inputs.cp) {
         bail!("`{name}` is in the output and not in cp");
     }
-    if let Some(name) = wanted.iter().find(|name| !found.contains(name)) {
+    if let Some(name) = beyond(&inputs.cp, &inputs.out) {
         bail!("`{name}` is in cp and not in the output");
     }
 
@@ -276,11 +280,6 @@ struct Findings {
 }
 
 impl Findings {
-    fn add(&mut self, difference: Difference) {
-        self.differing += 1;
-        self.keep_first(difference);
-    }
-
     fn absorb(&mut self, other: Self) {
         self.differing += other.differing;
         if let Some(difference) = other.first {
@@ -336,8 +335,9 @@ impl Comparison<'_> {
             Kind::Copy { width } => self.compare_copy(*width, first, count)?,
             Kind::Merge { out, cp, terms } => self.compare_merge(*out, *cp, terms, first, count)?,
         };
-        for (position, expected, found) in differences {
-            findings.add(Difference {
+        findings.differing += differences.len() as u64;
+        if let Some((position, expected, found)) = differences.into_iter().next() {
+            findings.keep_first(Difference {
                 tensor: self.name.to_owned(),
                 element: first + position as u64,
                 found,
