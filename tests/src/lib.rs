@@ -1,1 +1,15 @@
-//! Fixtures and oracle of the workspace tests.
+//! Everything around the product that proves it: model families made from a
+//! seed, an oracle that computes every output element again, and a benchmark
+//! that runs chatvec next to what else could do the work.
+//!
+//! Nothing here uses chatvec's own code for numbers or for safetensors files:
+//! a mistake there must not be able to hide behind itself.
+
+pub mod float;
+pub mod oracle;
+
+pub mod family;
+
+pub mod bench;
+pub mod direct;
+pub mod python;

@@ -1,0 +1,60 @@
+# Everything that a person runs by hand. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Tools that the checks need come first from here, then from PATH.
+TOOLS := .venv-tools
+export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
+
+BENCH_ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+.PHONY: demo
+demo: ## Merge a made-up model family and prove every bit of the result
+	@tests/scripts/demo.sh
+
+.PHONY: test
+test: nextest .venv/requirements.installed ## Build and run every test
+	cargo test --workspace --doc --quiet
+	cargo nextest run --workspace --profile $(if $(CI),ci,default)
+
+.PHONY: test-ecosystem
+test-ecosystem: ## Load a merged model with transformers (downloads torch: 2 GB)
+	@tests/scripts/ecosystem.sh
+
+.PHONY: bench
+bench: .venv/requirements.installed ## Measure chatvec next to a copy and a numpy loop (10 GB of disk)
+	cargo build --release -p chatvec -p chatvec-tests
+	target/release/chatvec-lab bench $(BENCH_ARGS)
+	cargo bench -p chatvec-core
+
+.PHONY: lint
+lint: tools ## Run every check that is no test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --document-private-items
+	buf lint proto
+	cargo deny --offline check licenses bans sources
+	typos
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: tools
+tools: $(TOOLS)/requirements.installed ## Install the tools of the checks into .venv-tools
+
+$(TOOLS)/requirements.installed: tests/python/requirements-tools.txt tests/scripts/venv.sh
+	tests/scripts/venv.sh $(TOOLS) $<
+
+.venv/requirements.installed: tests/python/requirements.txt tests/scripts/venv.sh
+	tests/scripts/venv.sh .venv $<
+
+.PHONY: nextest
+nextest:
+	@cargo nextest --version > /dev/null 2>&1 || $(MAKE) --no-print-directory tools

@@ -1,0 +1,4 @@
+//! The tests of the workspace as a whole, in one binary.
+
+mod oracles;
+mod tidy;
