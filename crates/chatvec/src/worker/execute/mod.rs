@@ -20,14 +20,14 @@ use std::sync::atomic::AtomicU64;
 use chatvec_core::dtype::FloatFormat;
 use chatvec_core::ids::{Crc64, PartOrdinal, TensorOrdinal};
 use chatvec_core::kernel::{self, BLOCK_ELEMENTS, Delta, Operand};
-use chatvec_core::stats::{SliceSums, VectorSums};
+use chatvec_core::stats::SliceSums;
 use chatvec_core::task::{FailureKind, Operation, Piece, Segment, TaskSpec, Term};
 
 use self::output::Output;
 use self::sources::OpenSources;
 use super::failure::Stop;
 use super::gate::LeaseGate;
-use crate::storage::local::{AlignedBytes, Direct, PartialWriter, aligned_zeroes};
+use crate::storage::local::{ALIGNMENT, AlignedBytes, Direct, PartialWriter, aligned_zeroes};
 
 /// Bytes of the widest element, F64.
 const ELEMENT_BYTES_MAX: usize = 8;
@@ -104,12 +104,8 @@ impl Slot {
     /// # Panics
     /// If the options are not those that their documentation allows.
     pub fn new(options: SlotOptions) -> Self {
-        assert!(
-            options.chunk_bytes > 0
-                && options
-                    .chunk_bytes
-                    .is_multiple_of(crate::storage::local::ALIGNMENT)
-        );
+        let chunk = options.chunk_bytes;
+        assert!(chunk > 0 && chunk.is_multiple_of(ALIGNMENT));
         assert!(options.piece_bytes >= BLOCK_ELEMENTS * ELEMENT_BYTES_MAX);
         Self {
             options,
@@ -249,10 +245,7 @@ impl Run<'_> {
         let width = format.bytes();
         let total = segment.len / width as u64;
         let piece_max = self.piece_elements(segment, cp, terms, format)?;
-        let mut sums = SliceSums {
-            vectors: terms.iter().map(|term| no_sums(term.vector)).collect(),
-            ..SliceSums::default()
-        };
+        let mut sums = SliceSums::default();
         let mut first = 0;
         while first < total {
             let room = self.output.room().div_ceil(width);
@@ -286,7 +279,12 @@ impl Run<'_> {
                     deltas: &deltas,
                     out: Operand { format, bytes: out },
                 };
-                return Err(nonfinite::failure(self.spec, &merged));
+                let failure = nonfinite::failure(self.spec, &merged);
+                // A file that is being overwritten holds any value: that is the news then.
+                self.sources
+                    .verify_read()
+                    .map_err(|error| Stop::of_source(&error))?;
+                return Err(failure);
             }
             self.output.advance(elements * width)?;
             first += elements as u64;
@@ -318,13 +316,6 @@ impl Run<'_> {
             )),
             blocks => Ok(blocks * BLOCK_ELEMENTS),
         }
-    }
-}
-
-fn no_sums(vector: u32) -> VectorSums {
-    VectorSums {
-        vector,
-        ..VectorSums::default()
     }
 }
 

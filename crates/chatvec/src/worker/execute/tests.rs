@@ -107,7 +107,7 @@ fn every_operation_gives_the_bytes_of_a_naive_merge() {
 
 #[test]
 fn bytes_and_sums_do_not_depend_on_chunks_pieces_tasks_or_direct_io() {
-    for seed in 100..106 {
+    for seed in 100..104 {
         let mut layout = Layout::random(seed, 6, Values::Rough);
         let merged = layout
             .whole
@@ -119,7 +119,7 @@ fn bytes_and_sums_do_not_depend_on_chunks_pieces_tasks_or_direct_io() {
         for (offset, bytes) in merged {
             layout.expected[offset..][..bytes.len()].copy_from_slice(&bytes);
         }
-        for chunk_bytes in [4096, 3 * 4096, 5 * 4096, 2 << 20] {
+        for chunk_bytes in [4096, 5 * 4096, 2 << 20] {
             for (vectors, piece_bytes) in
                 [(0, 80 << 10), (2, 16 << 10), (2, 40_000), (2, 256 << 10)]
             {

@@ -1,6 +1,7 @@
 //! Tasks that must not finish: lost leases, sources that change, bad values,
 //! and filesystems that are full or take no direct I/O.
 
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -195,6 +196,21 @@ fn a_nan_in_an_input_is_named_with_its_file_and_place() {
         .map(|(_, sums)| sums.nonfinite_inputs)
         .sum();
     assert_eq!(counted, 1);
+}
+
+#[test]
+fn a_nan_that_is_written_while_the_task_runs_is_a_changed_source() {
+    let failure = change_while_running(|source| {
+        let len = usize::try_from(source.size).unwrap();
+        let file = fs::File::options().write(true).open(&source.url).unwrap();
+        file.write_all_at(&vec![0xff; len], 0).unwrap();
+    });
+    assert_eq!(
+        failure.kind,
+        FailureKind::SourceChanged,
+        "{}",
+        failure.message
+    );
 }
 
 #[test]
