@@ -1,11 +1,14 @@
 //! The one program: coordinator, worker and command line.
 
-pub mod coordinator;
+pub mod identity;
+
 pub mod storage;
+
+pub mod coordinator;
 pub mod worker;
 
-pub mod cli {
-    //! The command line: one module a sub-command.
+pub mod channel;
+pub mod embedded;
+pub mod server;
 
-    pub mod inspect;
-}
+pub mod cli;

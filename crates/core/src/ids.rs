@@ -99,6 +99,19 @@ number_id! {
     Crc64(u64)
 }
 
+impl Digest {
+    /// Of a list of texts; the same texts cut elsewhere give another digest.
+    pub fn of_parts(parts: impl IntoIterator<Item = String>) -> Self {
+        use sha2::Digest as _;
+        let mut sha = sha2::Sha256::new();
+        for part in parts {
+            sha.update((part.len() as u64).to_le_bytes());
+            sha.update(part.as_bytes());
+        }
+        Self(sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
 impl Crc64 {
     /// The checksum as 16 lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {

@@ -16,12 +16,20 @@ pub(super) async fn job_view(store: &Store, job: &JobId) -> Result<JobView, Stor
 pub(super) async fn view_of(store: &Store, row: JobRow) -> Result<JobView, StoreError> {
     let progress = progress_view(&store.progress(&row.job_id).await?);
     let recipe = stored_recipe(&row)?;
+    let error = match row.error {
+        Some(error) => {
+            let mut problems = vec![error.problem];
+            problems.extend(store.more_problems(&row.job_id).await?);
+            Some((error.kind, problems))
+        }
+        None => None,
+    };
     Ok(JobView {
         job: row.job_id,
         request: row.request_id,
         state: row.state,
         recipe,
-        error: row.error.map(|error| (error.kind, error.problems)),
+        error,
         progress,
         revision: row.revision,
         created: TimeMs(row.created_at_ms),
@@ -40,9 +48,9 @@ fn progress_view(progress: &Progress) -> ProgressView {
     ProgressView {
         bytes_total: progress.bytes_total,
         bytes_done: progress.bytes_done + progress.bytes_leased_progress,
-        tasks_total: progress.tasks_total(),
-        tasks_done: progress.tasks_done,
-        tasks_leased: progress.tasks_leased,
+        tasks_total: progress.ready + progress.leased + progress.done + progress.failed + progress.cancelled,
+        tasks_done: progress.done,
+        tasks_leased: progress.leased,
         retries: progress.retries,
     }
 }

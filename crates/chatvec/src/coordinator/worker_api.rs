@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::CoordinatorOptions;
 use super::detached::detached;
-use super::store::{Acquired, Beat, BeatAnswer, FinishedTask, NewPart, Store, StoreError, WorkerInfo};
+use super::store::{Acquired, Beat, BeatAnswer, NewPart, Store, StoreError, WorkerInfo};
 use crate::identity;
 
 /// Between two looks at the job table while a worker waits. Wake-ups inside
@@ -134,7 +134,7 @@ impl WorkerApi {
 
 /// What a worker says of one lease.
 enum Report {
-    Done(FinishedTask),
+    Done(Lease, Vec<NewPart>),
     Failed(Lease, TaskFailure),
 }
 
@@ -145,7 +145,8 @@ impl TryFrom<v1::TaskReport> for Report {
         let lease = lease(report.lease)?;
         match report.outcome {
             Some(v1::task_report::Outcome::Done(done)) => {
-                Ok(Self::Done(FinishedTask { lease, parts: done.parts.into_iter().map(new_part).collect() }))
+                let file = FileOrdinal(done.file);
+                Ok(Self::Done(lease, done.parts.into_iter().map(|part| new_part(file, part)).collect()))
             }
             Some(v1::task_report::Outcome::Failed(failed)) => {
                 let failure = TaskFailure::try_from(failed).map_err(bad_request)?;
@@ -159,7 +160,7 @@ impl TryFrom<v1::TaskReport> for Report {
 impl Report {
     async fn record(self, store: &Store) -> Result<v1::ReportResult, StoreError> {
         let outcome = match self {
-            Self::Done(task) => store.complete_task(&task.lease, &task.parts).await.map(drop),
+            Self::Done(lease, parts) => store.complete_task(&lease, &parts).await.map(drop),
             Self::Failed(lease, failure) => store.fail_task(&lease, &failure, identity::jitter()).await.map(drop),
         };
         match outcome {
@@ -170,8 +171,9 @@ impl Report {
     }
 }
 
-fn new_part(part: v1::FinishedPart) -> NewPart {
+fn new_part(file: FileOrdinal, part: v1::FinishedPart) -> NewPart {
     NewPart {
+        file,
         part: PartOrdinal(part.part),
         part_id: part.part_id,
         crc64: Crc64(part.crc64),

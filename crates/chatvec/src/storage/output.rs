@@ -112,6 +112,12 @@ impl OutputFolder {
         })
     }
 
+    /// Removes our state folder if nothing is left in it.
+    pub fn forget_if_empty(&self) {
+        // Not empty: another job, or this machine's own state, is there.
+        let _in_use = fs::remove_dir(self.state_dir());
+    }
+
     /// The manifest that stands in the folder, if one does.
     ///
     /// # Errors

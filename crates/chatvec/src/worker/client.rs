@@ -64,10 +64,9 @@ impl WorkerClient {
         &self,
         worker_id: &str,
         lease: &Lease,
-        parts: Vec<v1::FinishedPart>,
+        done: v1::TaskDone,
     ) -> Result<v1::ReportResult, Status> {
-        let done = v1::task_report::Outcome::Done(v1::TaskDone { parts });
-        self.report(worker_id, lease, done).await
+        self.report(worker_id, lease, v1::task_report::Outcome::Done(done)).await
     }
 
     /// Reports a task as failed.

@@ -188,10 +188,7 @@ impl Worker {
         };
         let lease = &running.lease;
         let told = match outcome {
-            Ok(parts) => {
-                let parts = parts.into_iter().map(finished_part).collect();
-                self.client.report_done(&self.id.0, lease, parts).await.map(Some)
-            }
+            Ok(done) => self.client.report_done(&self.id.0, lease, done).await.map(Some),
             Err(Stop::Failed(failure)) => {
                 let stops = self.stops_for(&failure);
                 let told = self.client.report_failed(&self.id.0, lease, failure).await.map(Some);
@@ -211,14 +208,15 @@ impl Worker {
     }
 
     /// Runs the task on a thread of its own: reads, arithmetic and writes block.
-    async fn execute(&self, running: Arc<Running>, spec: TaskSpec) -> Result<Vec<FinishedPart>, Stop> {
+    async fn execute(&self, running: Arc<Running>, spec: TaskSpec) -> Result<v1::TaskDone, Stop> {
         let slots = Arc::clone(&self.slots);
         let work = move || {
             let take = || slots.lock().expect("nothing panics while it holds this").pop();
             let mut slot = take().unwrap_or_else(|| Slot::new(SlotOptions::default()));
             let outcome = slot.execute(&spec, &running.gate, &running.progress);
             slots.lock().expect("nothing panics while it holds this").push(slot);
-            outcome
+            let parts = outcome?.into_iter().map(finished_part).collect();
+            Ok(v1::TaskDone { file: spec.file.0, parts })
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(outcome) => outcome,

@@ -25,8 +25,6 @@ use super::view::stored_recipe;
 use crate::storage::local::LocalError;
 use crate::storage::{OutputFolder, Partials};
 
-pub(crate) use stage::crc_of_parts;
-
 /// Why a job could not be published just now. The job keeps its state, and the
 /// next round tries again.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +78,7 @@ async fn finalize(store: &Store, job: &JobId) -> Result<(), FinalizeError> {
     if finished.row.state != JobState::Committing {
         let work = finished.clone();
         if let Err(failure) = blocking(move || stage::stage(&work)).await? {
-            store.fail_job(job, &failure).await?;
+            store.fail_job(job, &failure, &[]).await?;
             return Ok(());
         }
     }
@@ -110,7 +108,7 @@ async fn conclude(
             tracing::info!(job.files = checkpoint.files, "job published");
         }
         Err(failure) => {
-            tracing::error!(job.problem = %failure.problems[0], "job cannot be published");
+            tracing::error!(job.problem = %failure.problem, "job cannot be published");
             store.fail_commit(job, commit.epoch, &failure).await?;
         }
     }
@@ -144,5 +142,5 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn failure(kind: FailureKind, problem: Problem) -> JobError {
-    JobError { kind, problems: vec![problem] }
+    JobError { kind, problem }
 }

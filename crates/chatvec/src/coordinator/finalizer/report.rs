@@ -13,7 +13,7 @@ pub(super) fn report(finished: &Finished) -> Vec<u8> {
     let tensors = &finished.blueprint.tensors;
     let mut folded: Vec<Option<SliceSums>> = vec![None; tensors.len()];
     for part in &finished.parts {
-        let sums = decode_sums(&part.stats).expect("the store keeps what a report held");
+        let sums = decode_sums(&part.part.stats).expect("the store keeps what a report held");
         for (TensorOrdinal(tensor), sums) in sums {
             match &mut folded[tensor as usize] {
                 Some(earlier) => earlier.fold(&sums),

@@ -13,8 +13,8 @@ use crc_fast::CrcAlgorithm;
 
 use super::{Finished, failure, report};
 use crate::coordinator::planner::{PlannedSide, SideContent};
-use crate::coordinator::store::{JobError, PartRow};
-use crate::storage::local::{LocalError, PartialFile, SourceReader, sync_dir};
+use crate::coordinator::store::JobError;
+use crate::storage::local::{LocalError, SourceReader, sync_dir};
 
 /// Writes the side files and the statistics next to the weights, and syncs
 /// everything. A repeat does the same again.
@@ -93,23 +93,9 @@ fn sync(path: &Path) -> Result<(), LocalError> {
 
 /// The CRC-64/NVME of a whole weight file, from those of its parts.
 pub(super) fn crc_of_file(finished: &Finished, file: FileOrdinal) -> Crc64 {
-    let parts = finished.parts.iter().filter(|part| part.file == file);
-    let joined = parts.fold(0, |crc, part| {
-        crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, crc, part.crc64.0, part.bytes)
+    let parts = finished.parts.iter().filter(|row| row.part.file == file);
+    let joined = parts.fold(0, |crc, row| {
+        crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, crc, row.part.crc64.0, row.part.bytes)
     });
     Crc64(joined)
-}
-
-/// Parts of an unfinished file whose bytes are not those that were reported.
-pub(crate) fn crc_of_parts<'a>(
-    partial: &PartialFile,
-    parts: impl Iterator<Item = (&'a PartRow, u64)>,
-) -> Result<Vec<&'a PartRow>, LocalError> {
-    let mut stale = Vec::new();
-    for (part, offset) in parts {
-        if partial.crc64_of_range(offset, part.bytes)? != part.crc64 {
-            stale.push(part);
-        }
-    }
-    Ok(stale)
 }

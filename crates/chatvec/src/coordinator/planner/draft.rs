@@ -90,14 +90,18 @@ impl Texts {
         let files: Vec<_> = surveyed.listing.iter().map(|file| (file.name.clone(), file.size)).collect();
         let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
         let mut texts = BTreeMap::new();
+        let mut pins = BTreeMap::new();
         let failed = |problem: Problem| vec![Problem { subject: format!("{role}: {}", problem.subject), ..problem }];
         for name in sidefile::texts_needed(&names) {
-            let (bytes, _pin) = surveyed.read_small(&name).map_err(failed)?;
+            let (bytes, pin) = surveyed.read_small(&name).map_err(failed)?;
+            pins.insert(name.clone(), pin);
             texts.insert(name, bytes);
         }
-        let mut pins = BTreeMap::new();
         for (name, _) in &files {
-            pins.insert(name.clone(), surveyed.pin(name).map_err(failed)?);
+            // A file that was read keeps the pin that it was read under.
+            if !pins.contains_key(name) {
+                pins.insert(name.clone(), surveyed.pin(name).map_err(failed)?);
+            }
         }
         Ok(Self { files, texts, pins })
     }

@@ -44,16 +44,17 @@ async fn plan_job(store: &Store, job: &JobId, part_size: PartSize) -> Result<(),
     };
     let prepared = match tokio::task::spawn_blocking(work).await {
         Ok(prepared) => prepared,
-        Err(panic) => Err(JobError {
-            kind: FailureKind::Internal,
-            problems: vec![Problem::new("plan", format!("the planner hit a bug: {panic}"))],
-        }),
+        Err(panic) => {
+            let problem = Problem::new("plan", format!("the planner hit a bug: {panic}"));
+            Err((FailureKind::Internal, vec![problem]))
+        }
     };
     match prepared {
         Ok(prepared) => prepared.store(store, job, epoch).await,
-        Err(error) => {
-            tracing::info!(job.problems = error.problems.len(), "job cannot be planned");
-            match store.fail_job(job, &error).await {
+        Err((kind, mut problems)) => {
+            tracing::info!(job.problems = problems.len(), "job cannot be planned");
+            let error = JobError { kind, problem: problems.remove(0) };
+            match store.fail_job(job, &error, &problems).await {
                 // Cancelled while it was planned: that stands.
                 Err(StoreError::WrongState { .. }) => Ok(()),
                 outcome => outcome.map(drop),
@@ -61,6 +62,9 @@ async fn plan_job(store: &Store, job: &JobId, part_size: PartSize) -> Result<(),
         }
     }
 }
+
+/// Why a job cannot be planned: at least one problem.
+type Unplannable = (FailureKind, Vec<Problem>);
 
 /// A plan, encoded for the job store.
 struct Prepared {
@@ -70,16 +74,16 @@ struct Prepared {
 }
 
 /// Drafts the plan and creates the unfinished output files.
-fn prepare(recipe: &Recipe, job: &JobId, part_size: PartSize) -> Result<Prepared, JobError> {
-    let bad_input = |problems| JobError { kind: FailureKind::BadInput, problems };
+fn prepare(recipe: &Recipe, job: &JobId, part_size: PartSize) -> Result<Prepared, Unplannable> {
+    let bad_input = |problems| (FailureKind::BadInput, problems);
     let draft = draft(recipe, part_size).map_err(bad_input)?;
     let output = OutputFolder::at(&recipe.output.url).map_err(|problem| bad_input(vec![problem]))?;
     output.check_usable(recipe.output.overwrite).map_err(|problem| bad_input(vec![problem]))?;
     let partials = output.partials(job);
     for file in &draft.plan.files {
         partials.create(&file.name, file.size).map_err(|error| {
-            let (kind, problem) = error.classify();
-            JobError { kind, problems: vec![problem] }
+            let failure = error.failure();
+            (failure.kind, vec![failure.problem])
         })?;
     }
     let tasks = draft.plan.numbered_tasks().map(|(task, range)| NewTask {

@@ -64,7 +64,7 @@ pub enum LocalError {
 
 impl LocalError {
     /// The error of an operation on `path`; a missing file is [`Self::Absent`].
-    pub(super) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         let source = source.into();
         let path = path.to_owned();
         match source.kind() {

@@ -11,6 +11,6 @@ mod writer;
 
 pub use error::LocalError;
 pub use partial::PartialFile;
-pub use publish::{publish, rename_noreplace, sync_dir};
+pub use publish::{rename, rename_noreplace, sync_dir};
 pub use source::SourceReader;
 pub use writer::{ALIGNMENT, AlignedBytes, Direct, PartialWriter, aligned_zeroes};

@@ -10,18 +10,18 @@ use rustix::io::Errno;
 
 use super::LocalError;
 
-/// Renames `from` to `to`, in place of a file that may be there, and makes the
-/// rename durable. The content of `from` must have been synced before.
-/// A repeat after success is [`LocalError::Absent`].
+/// Renames `from` to `to`, in place of a file that may be there. The content
+/// of `from` must have been synced before; the rename lasts once [`sync_dir`]
+/// has returned for the folder of `to`. A repeat after success is
+/// [`LocalError::Absent`].
 ///
 /// # Errors
 /// [`LocalError::Absent`] if `from` does not exist.
-pub fn publish(from: &Path, to: &Path) -> Result<(), LocalError> {
-    fs::rename(from, to).map_err(|error| LocalError::io("rename", from, error))?;
-    sync_parents(from, to)
+pub fn rename(from: &Path, to: &Path) -> Result<(), LocalError> {
+    fs::rename(from, to).map_err(|error| LocalError::io("rename", from, error))
 }
 
-/// As [`publish`], but fails if `to` exists: of several callers one succeeds.
+/// As [`rename`], but fails if `to` exists: of several callers one succeeds.
 ///
 /// # Errors
 /// [`LocalError::Io`] with `AlreadyExists` if `to` exists.
@@ -34,8 +34,7 @@ pub fn rename_noreplace(from: &Path, to: &Path) -> Result<(), LocalError> {
     .map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => LocalError::io("rename", to, error),
         _ => LocalError::io("rename", from, error),
-    })?;
-    sync_parents(from, to)
+    })
 }
 
 /// A hard link never replaces; a crash in between leaves both names, and a
@@ -61,34 +60,22 @@ pub fn sync_dir(dir: &Path) -> Result<(), LocalError> {
         .map_err(|error| LocalError::io("sync", dir, error))
 }
 
-fn sync_parents(from: &Path, to: &Path) -> Result<(), LocalError> {
-    // The new name first: a crash in between leaves two names and never none.
-    let (from_dir, to_dir) = (from.parent(), to.parent());
-    if let Some(dir) = to_dir {
-        sync_dir(dir)?;
-    }
-    match from_dir {
-        Some(dir) if from_dir != to_dir => sync_dir(dir),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn publishing_replaces_the_file_that_was_there() {
+    fn a_rename_replaces_the_file_that_was_there() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("partial");
         fs::create_dir(&inner).unwrap();
         let (from, to) = (inner.join("a"), dir.path().join("a"));
         fs::write(&from, b"new").unwrap();
         fs::write(&to, b"old").unwrap();
-        publish(&from, &to).unwrap();
+        rename(&from, &to).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"new");
         assert!(matches!(
-            publish(&from, &to),
+            rename(&from, &to),
             Err(LocalError::Absent { .. })
         ));
     }

@@ -1,0 +1,3 @@
+//! The command line: one module a sub-command.
+
+pub mod inspect;

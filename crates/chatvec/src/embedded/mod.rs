@@ -1,0 +1,229 @@
+//! A whole merge in one process: coordinator, job store and workers, with
+//! calls through an in-process channel and no port open.
+//!
+//! State and unfinished files live in `OUT/.chatvec/` under an exclusive lock,
+//! so that a later run can go on where this one stopped.
+
+mod lock;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chatvec_core::job::JobState;
+use chatvec_core::plan::PartSize;
+use chatvec_core::problem::Problem;
+use chatvec_core::recipe::Recipe;
+use chatvec_core::task::FailureKind;
+use chatvec_proto::convert::{JobView, recipe_to_wire};
+use chatvec_proto::v1;
+use chatvec_proto::v1::merge_service_client::MergeServiceClient;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::channel;
+use crate::coordinator::store::Store;
+use crate::coordinator::{Coordinator, CoordinatorOptions, Resumed};
+use crate::server;
+use crate::worker::{WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions};
+
+use state::{Opened, State};
+
+/// How to merge on this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct EmbeddedOptions {
+    /// Tasks at once.
+    pub workers: u32,
+    /// Size of a part; a job that is taken up keeps its own.
+    pub part_size: PartSize,
+    /// What becomes of a job that an earlier run left.
+    pub earlier: EarlierRun,
+}
+
+/// What becomes of a job that an earlier run left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlierRun {
+    /// Take it up where it stopped.
+    Resume,
+    /// Discard it and start over.
+    Restart,
+}
+
+/// What a caller sees while it waits.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// An earlier run's work was verified and is kept.
+    Resumed(Resumed),
+    /// The job as it stands now.
+    Job(&'a JobView),
+}
+
+/// How a merge ended.
+#[derive(Debug)]
+pub enum MergeEnd {
+    /// The checkpoint is published.
+    Published(Box<JobView>),
+    /// The very same merge stands in the output folder already.
+    AlreadyPublished,
+    /// The job failed, and nothing is left of it.
+    Failed(FailureKind, Vec<Problem>),
+    /// It stopped before its end because something is lacking; it can go on later.
+    Stalled(Problem),
+    /// It was interrupted, and can go on later.
+    Interrupted,
+}
+
+/// Why a merge could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    /// The recipe cannot work, or does not fit what an earlier run left.
+    #[error("{} problems", .0.len())]
+    Rejected(Vec<Problem>),
+    /// Another process merges into the folder right now.
+    #[error("another process (pid {pid}) is merging into `{}`", .folder.display())]
+    Busy {
+        /// The output folder.
+        folder: PathBuf,
+        /// The other process, as far as known.
+        pid: String,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// Merges on this machine until the job ends or `interrupt` is cancelled.
+///
+/// # Errors
+/// [`EmbeddedError`] if the merge could not start; then nothing was changed.
+pub async fn merge(
+    recipe: Recipe,
+    options: EmbeddedOptions,
+    interrupt: CancellationToken,
+    mut watch: impl FnMut(Event<'_>),
+) -> Result<MergeEnd, EmbeddedError> {
+    let state = State::check(recipe)?;
+    if state.is_published()? {
+        return Ok(MergeEnd::AlreadyPublished);
+    }
+    let (state, store) = match state.open(options.earlier).await? {
+        Opened::Ready { state, store, resumed } => {
+            if let Some(resumed) = resumed {
+                watch(Event::Resumed(resumed));
+            }
+            (state, store)
+        }
+        Opened::AlreadyPublished => return Ok(MergeEnd::AlreadyPublished),
+    };
+    let end = run(&state, store, options, interrupt, &mut watch).await;
+    match &end {
+        // What an interrupted job has done is kept for the next run.
+        Ok(MergeEnd::Stalled(_) | MergeEnd::Interrupted) | Err(_) => {}
+        Ok(_) => state.discard()?,
+    }
+    end
+}
+
+async fn run(
+    state: &State,
+    store: Store,
+    options: EmbeddedOptions,
+    interrupt: CancellationToken,
+    watch: &mut impl FnMut(Event<'_>),
+) -> Result<MergeEnd, EmbeddedError> {
+    let coordinator_options = CoordinatorOptions { part_size: options.part_size, ..CoordinatorOptions::default() };
+    let coordinator = Arc::new(Coordinator::start(store, coordinator_options));
+    let (channel, incoming) = channel::in_process();
+    let stop = CancellationToken::new();
+    let server = tokio::spawn({
+        let (coordinator, stop) = (Arc::clone(&coordinator), stop.clone());
+        async move { server::serve_in_process(&coordinator, incoming, stop).await }
+    });
+    let drain = CancellationToken::new();
+    let workers = start_workers(options.workers, &channel, &drain);
+    let end = follow(state, &coordinator, channel, workers, interrupt, &drain, watch).await;
+    coordinator.stopping().cancel();
+    stop.cancel();
+    server.await.map_err(anyhow::Error::from)??;
+    if let Some(coordinator) = Arc::into_inner(coordinator) {
+        coordinator.stop().await;
+    }
+    end
+}
+
+fn start_workers(count: u32, channel: &Channel, drain: &CancellationToken) -> JoinSet<anyhow::Result<WorkerEnd>> {
+    let mut workers = JoinSet::new();
+    for _ in 0..count {
+        let options = WorkerOptions { slots: 1, exhausted: WhenExhausted::Stop };
+        let worker = Worker::new(options, WorkerClient::new(channel.clone()));
+        workers.spawn(worker.run(drain.clone()));
+    }
+    workers
+}
+
+/// Submits the job and waits for its end, or for what stops it before.
+async fn follow(
+    state: &State,
+    coordinator: &Coordinator,
+    channel: Channel,
+    mut workers: JoinSet<anyhow::Result<WorkerEnd>>,
+    interrupt: CancellationToken,
+    drain: &CancellationToken,
+    watch: &mut impl FnMut(Event<'_>),
+) -> Result<MergeEnd, EmbeddedError> {
+    let mut client = MergeServiceClient::new(channel);
+    let request = v1::CreateJobRequest {
+        request_id: state.request_id().0,
+        recipe: Some(recipe_to_wire(state.recipe())),
+    };
+    let created = client.create_job(request).await.map_err(anyhow::Error::from)?.into_inner();
+    let job_id = created.job.map(|job| job.job_id).unwrap_or_default();
+    let request = v1::WatchJobRequest { job_id, after_revision: 0 };
+    let mut changes = client.watch_job(request).await.map_err(anyhow::Error::from)?.into_inner();
+    let mut trouble = coordinator.trouble();
+    let end = loop {
+        tokio::select! {
+            change = changes.message() => {
+                let Some(change) = change.map_err(anyhow::Error::from)? else { break MergeEnd::Interrupted };
+                let view = JobView::try_from(change.job.unwrap_or_default()).map_err(anyhow::Error::from)?;
+                watch(Event::Job(&view));
+                if let Some(end) = end_of(view) {
+                    break end;
+                }
+            }
+            Some(ended) = workers.join_next() => match ended.map_err(anyhow::Error::from)?? {
+                WorkerEnd::Exhausted(problem) => break MergeEnd::Stalled(problem),
+                WorkerEnd::Drained => {}
+            },
+            Ok(()) = trouble.changed() => {
+                if let Some(problem) = trouble.borrow_and_update().clone() {
+                    break MergeEnd::Stalled(problem);
+                }
+            }
+            () = interrupt.cancelled() => break MergeEnd::Interrupted,
+        }
+    };
+    drain.cancel();
+    while let Some(ended) = workers.join_next().await {
+        ended.map_err(anyhow::Error::from)??;
+    }
+    Ok(end)
+}
+
+fn end_of(view: JobView) -> Option<MergeEnd> {
+    match view.state {
+        JobState::Succeeded => Some(MergeEnd::Published(Box::new(view))),
+        JobState::Failed | JobState::Cancelled => {
+            let (kind, problems) = view.error.unwrap_or_else(|| {
+                (FailureKind::Preempted, vec![Problem::new("job", "the job was cancelled")])
+            });
+            Some(match kind {
+                // Planning met a full disk: the user can make room and run again.
+                FailureKind::ResourceExhausted => MergeEnd::Stalled(problems[0].clone()),
+                _ => MergeEnd::Failed(kind, problems),
+            })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,219 @@
+//! What a run finds in the output folder, and what it may do with it.
+
+use std::fs;
+use std::io;
+
+use anyhow::Context as _;
+use chatvec_core::ids::{Digest, RequestId};
+use chatvec_core::job::JobState;
+use chatvec_core::manifest::{self, Manifest, PublishState};
+use chatvec_core::problem::Problem;
+use chatvec_core::recipe::Recipe;
+
+use super::lock::{FolderLock, LOCK_NAME, take};
+use super::{EarlierRun, EmbeddedError};
+use crate::coordinator::planner::{Blueprint, SurveyedInputs};
+use crate::coordinator::store::{JobFilter, JobRow, Store};
+use crate::coordinator::{Resumed, resume};
+use crate::storage::{OutputFolder, STATE_DIR};
+
+/// The job store's file in the state folder.
+const STORE_NAME: &str = "state.db";
+
+/// A recipe with its inputs surveyed and its output folder, before or under the lock.
+#[derive(Debug)]
+pub(super) struct State {
+    recipe: Recipe,
+    inputs: SurveyedInputs,
+    key: Digest,
+    output: OutputFolder,
+    existed: bool,
+    lock: Option<FolderLock>,
+}
+
+/// What [`State::open`] found.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// The folder is ours.
+    Ready { state: State, store: Store, resumed: Option<Resumed> },
+    /// Another run finished the very same job meanwhile.
+    AlreadyPublished,
+}
+
+impl State {
+    /// Reads what can be read without changing anything, and rejects what
+    /// cannot work.
+    pub(super) fn check(recipe: Recipe) -> Result<Self, EmbeddedError> {
+        let rejected = |problem| EmbeddedError::Rejected(vec![problem]);
+        let output = OutputFolder::at(&recipe.output.url).map_err(rejected)?;
+        let inputs = SurveyedInputs::survey(&recipe).map_err(EmbeddedError::Rejected)?;
+        output.check_apart_from(&inputs.folders()).map_err(rejected)?;
+        let key = inputs.key(&recipe);
+        let existed = output.root().exists();
+        Ok(Self { recipe, inputs, key, output, existed, lock: None })
+    }
+
+    /// Whether the complete result of this very recipe on these very inputs
+    /// stands in the output folder.
+    pub(super) fn is_published(&self) -> Result<bool, EmbeddedError> {
+        let Some(manifest) = self.manifest()? else { return Ok(false) };
+        Ok(manifest.state == PublishState::Complete && manifest.key == self.key && self.has_all_files(&manifest))
+    }
+
+    fn manifest(&self) -> Result<Option<Manifest>, EmbeddedError> {
+        let bytes = self.output.manifest().context("the output folder cannot be read")?;
+        // A manifest of another program is just a file that is in the way.
+        Ok(bytes.and_then(|bytes| manifest::parse(&bytes).ok()))
+    }
+
+    fn has_all_files(&self, manifest: &Manifest) -> bool {
+        manifest.outputs.iter().all(|file| {
+            let found = fs::metadata(self.output.root().join(&file.path));
+            found.is_ok_and(|found| found.len() == file.size)
+        })
+    }
+
+    /// Locks the folder and opens its job store, with the job of an earlier
+    /// run in it if there was one.
+    pub(super) async fn open(mut self, earlier: EarlierRun) -> Result<Opened, EmbeddedError> {
+        let state_dir = self.output.state_dir();
+        if !state_dir.exists() {
+            self.check_usable()?;
+        }
+        match take(&state_dir) {
+            Ok(Ok(lock)) => self.lock = Some(lock),
+            Ok(Err(held)) => {
+                return Err(EmbeddedError::Busy { folder: self.output.root().to_owned(), pid: held.pid });
+            }
+            Err(error) => return Err(EmbeddedError::Rejected(vec![self.unwritable(&error)])),
+        }
+        // Whoever held the lock before may have finished.
+        if self.is_published()? {
+            self.discard()?;
+            return Ok(Opened::AlreadyPublished);
+        }
+        if earlier == EarlierRun::Restart {
+            self.clear()?;
+        }
+        match self.store_with_job().await? {
+            (store, Some(row)) => {
+                let resumed = self.take_up(&store, &row).await?;
+                Ok(Opened::Ready { state: self, store, resumed: Some(resumed) })
+            }
+            (store, None) => {
+                if let Err(problem) = self.check_usable() {
+                    store.close().await;
+                    self.discard()?;
+                    return Err(problem);
+                }
+                Ok(Opened::Ready { state: self, store, resumed: None })
+            }
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), EmbeddedError> {
+        let usable = self.output.check_usable(self.recipe.output.overwrite);
+        usable.map_err(|problem| EmbeddedError::Rejected(vec![problem]))
+    }
+
+    fn unwritable(&self, error: &io::Error) -> Problem {
+        Problem::new("output.url", format!("cannot write to `{}`: {error}", self.output.root().display()))
+            .with_hint("check the path, its permissions and the space on its disk")
+    }
+
+    /// The store, and the job that an earlier run left unfinished in it.
+    async fn store_with_job(&self) -> Result<(Store, Option<JobRow>), EmbeddedError> {
+        let path = self.output.state_dir().join(STORE_NAME);
+        let open = async || Store::open_sqlite(&path).await.context("the job store cannot be opened");
+        let store = open().await?;
+        let filter = JobFilter { limit: 1, ..JobFilter::default() };
+        let newest = store.jobs(&filter).await.context("the job store cannot be read")?.into_iter().next();
+        match newest {
+            Some(row) if !row.state.is_terminal() => Ok((store, Some(row))),
+            // An ended job's leftovers: the run died before it could remove them.
+            Some(_) => {
+                store.close().await;
+                self.clear()?;
+                Ok((open().await?, None))
+            }
+            None => Ok((store, None)),
+        }
+    }
+
+    /// Takes up a job if it is the same as this one; else names what differs.
+    async fn take_up(&self, store: &Store, row: &JobRow) -> Result<Resumed, EmbeddedError> {
+        let mut problems = Vec::new();
+        if row.recipe_digest != self.recipe.digest() {
+            let folder = self.output.root().display();
+            problems.push(Problem::new("recipe", format!("`{folder}` holds an unfinished merge of another recipe")));
+        } else if row.state != JobState::Planning && row.input_key.as_ref() != Some(&self.key) {
+            problems.extend(self.changed_inputs(store, row).await?);
+        }
+        if let Some(last) = problems.last_mut() {
+            *last = last.clone().with_hint("`--restart` discards the unfinished merge and starts over");
+            return Err(EmbeddedError::Rejected(problems));
+        }
+        Ok(resume(store, &row.job_id).await?)
+    }
+
+    /// The input files that are not those of the unfinished job's plan.
+    async fn changed_inputs(&self, store: &Store, row: &JobRow) -> Result<Vec<Problem>, EmbeddedError> {
+        let plan = store.plan(&row.job_id).await.context("the job store cannot be read")?.unwrap_or_default();
+        let planned = Blueprint::decode(&plan).context("the stored plan cannot be read")?.inputs;
+        let now = self.inputs.records();
+        let mut problems = Vec::new();
+        for before in &planned {
+            let current = now.iter().find(|input| input.role == before.role);
+            for file in &before.files {
+                let found = current.and_then(|input| input.files.iter().find(|other| other.name == file.name));
+                if found != Some(file) {
+                    let found = found.map_or("nothing".to_owned(), |found| found.pin.clone());
+                    let message = format!("changed since the merge began: expected {}, found {found}", file.pin);
+                    problems.push(Problem::new(format!("{}: {}/{}", before.role, before.url, file.name), message));
+                }
+            }
+        }
+        if problems.is_empty() {
+            problems.push(Problem::new("inputs", "files were added since the merge began"));
+        }
+        Ok(problems)
+    }
+
+    pub(super) fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// One folder holds one job: its request is named after what it asks.
+    pub(super) fn request_id(&self) -> RequestId {
+        RequestId(self.key.0.clone())
+    }
+
+    /// Removes everything in the state folder but the lock.
+    fn clear(&self) -> Result<(), EmbeddedError> {
+        let state_dir = self.output.state_dir();
+        let entries = fs::read_dir(&state_dir).context("the state folder cannot be read")?;
+        for entry in entries {
+            let entry = entry.context("the state folder cannot be read")?;
+            if entry.file_name() == LOCK_NAME {
+                continue;
+            }
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.with_context(|| format!("`{}` cannot be removed", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the state folder, and an output folder that this run made and
+    /// nothing was published into.
+    pub(super) fn discard(&self) -> Result<(), EmbeddedError> {
+        let root = self.output.root();
+        let state_dir = root.join(STATE_DIR);
+        fs::remove_dir_all(&state_dir).with_context(|| format!("`{}` cannot be removed", state_dir.display()))?;
+        if !self.existed {
+            // Not empty: the checkpoint is in it.
+            let _published = fs::remove_dir(root);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! Serves a coordinator: both services, health and reflection.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+
+use crate::channel::Incoming;
+use crate::coordinator::{Coordinator, descriptors};
+
+/// Serves on a listener until `stop`: then health says so, waiting calls
+/// return, and calls under way end.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(coordinator: &Coordinator, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::Serving).await;
+    let mut reflection = Vec::new();
+    for descriptors in [descriptors(), tonic_health::pb::FILE_DESCRIPTOR_SET] {
+        reflection.push(descriptors);
+    }
+    let v1 = reflection_builder(&reflection).build_v1()?;
+    let v1alpha = reflection_builder(&reflection).build_v1alpha()?;
+    let stopping = coordinator.stopping();
+    let until_stop = async move {
+        stop.cancelled().await;
+        reporter.set_service_status("", ServingStatus::NotServing).await;
+        stopping.cancel();
+    };
+    let routes = coordinator.routes().add_service(health).add_service(v1).add_service(v1alpha);
+    Server::builder()
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), until_stop)
+        .await
+        .context("the server failed")
+}
+
+fn reflection_builder<'a>(descriptors: &[&'a [u8]]) -> tonic_reflection::server::Builder<'a> {
+    let builder = tonic_reflection::server::Builder::configure();
+    descriptors.iter().fold(builder, |builder, one| builder.register_encoded_file_descriptor_set(one))
+}
+
+/// Binds the address of a coordinator.
+///
+/// # Errors
+/// If the address is taken or not of this machine.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on `{address}`"))
+}
+
+/// Serves callers in this process until `stop`.
+///
+/// # Errors
+/// If a connection cannot be served.
+pub async fn serve_in_process(coordinator: &Coordinator, incoming: Incoming, stop: CancellationToken) -> anyhow::Result<()> {
+    Server::builder()
+        .add_routes(coordinator.routes())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+        .context("the in-process server failed")
+}
