@@ -39,11 +39,6 @@ impl SourceReader {
         Ok(reader)
     }
 
-    /// Where the file was opened.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether this is the very object that `source` names.
     pub fn is(&self, source: &SourceFile) -> bool {
         self.pin == source.pin && self.path.as_os_str() == source.url.as_str()
