@@ -19,7 +19,7 @@ use super::detached::{detached, status};
 use super::store::{Created, JobFilter, JobPage, NewJob, Store};
 use super::view::{job_view, view_of};
 use crate::identity;
-use crate::storage;
+use crate::storage::Location;
 
 /// A watcher is told of progress at most this often; changes of state at once.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
@@ -193,7 +193,7 @@ fn relative_urls(recipe: &chatvec_core::recipe::Recipe) -> Vec<Problem> {
     });
     let all = std::iter::once(("cp".to_owned(), &recipe.cp)).chain(inputs);
     let all = all.chain(std::iter::once(("output.url".to_owned(), &recipe.output.url)));
-    let relative = all.filter(|(_, url)| !storage::is_absolute(url));
+    let relative = all.filter(|(_, url)| !Location::is_absolute(url));
     relative
         .map(|(path, url)| {
             Problem::new(path, format!("expected an absolute path or a URL, found `{url}`"))

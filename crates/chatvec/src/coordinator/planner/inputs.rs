@@ -64,7 +64,11 @@ impl SurveyedInputs {
         let mut next = 0;
         let first_sources = surveyed
             .iter()
-            .map(|one| std::mem::replace(&mut next, next + one.weight_files.len()))
+            .map(|one| {
+                let first = next;
+                next += one.weight_files.len();
+                first
+            })
             .collect();
         Ok(Self { surveyed, roles, first_sources })
     }

@@ -107,7 +107,7 @@ impl Prepared {
     async fn store(self, store: &Store, job: &JobId, epoch: Epoch) -> Result<(), StoreError> {
         let tasks = self.tasks.len();
         match store.finish_planning(job, epoch, &self.key, self.blueprint, &self.tasks).await {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::info!(job.tasks = tasks, "job planned");
                 Ok(())
             }
