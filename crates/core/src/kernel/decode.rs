@@ -8,7 +8,7 @@ use crate::dtype::FloatFormat;
 
 /// Elements that are decoded, computed and rounded together. A handful of f64
 /// buffers of this length stay in the first-level cache.
-pub(super) const TILE_ELEMENTS: usize = 256;
+pub(super) const TILE_ELEMENTS: usize = 512;
 
 /// Values of one tile.
 pub(super) type Tile = [f64; TILE_ELEMENTS];
