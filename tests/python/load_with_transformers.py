@@ -26,7 +26,7 @@ class Recorder(logging.Handler):
 
 
 def load(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, torch_dtype="auto").eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
 
 
 def load_quietly(folder):
@@ -37,10 +37,7 @@ def load_quietly(folder):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model, tokenizer = load(folder), AutoTokenizer.from_pretrained(folder)
-    # Deprecations concern this script and the libraries, not the model.
-    caught = [w for w in caught if not issubclass(w.category, (DeprecationWarning, FutureWarning))]
-    messages = [m for m in recorder.messages if "deprecated" not in m]
-    messages += [str(warning.message) for warning in caught]
+    messages = recorder.messages + [str(warning.message) for warning in caught]
     if messages:
         raise SystemExit("warned of while loading:\n" + "\n".join(messages))
     return model, tokenizer

@@ -14,12 +14,19 @@ import numpy as np
 
 
 def f32(bits):
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 def bf16(values):
     bits = values.view(np.uint32)
-    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    odd = bits >> 16
+    odd &= 1
+    bits += odd
+    bits += 0x7FFF
+    bits >>= 16
+    return bits.astype(np.uint16)
 
 
 def main():
@@ -35,8 +42,12 @@ def main():
             file.write(sources[0][:start])
             for info in sorted(header.values(), key=lambda info: info["data_offsets"]):
                 begin, end = (start + offset for offset in info["data_offsets"])
-                a, b, c = (f32(source[begin:end].view("<u2")) for source in sources)
-                file.write(bf16(a + scale * (b - c)))
+                a, b, c = (source[begin:end].view("<u2") for source in sources)
+                result = f32(b)
+                result -= f32(c)
+                result *= scale
+                result += f32(a)
+                file.write(bf16(result))
             file.flush()
             os.fsync(file.fileno())
 

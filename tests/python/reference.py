@@ -82,10 +82,18 @@ def read(folder):
     return tensors
 
 
+def is_buffer(name, shape):
+    """Whether a float tensor is copied: a known buffer, or a causal mask that is
+    stored under the name of a bias."""
+    is_mask = len(shape) == 4 and shape[:2] == [1, 1] and shape[2] == shape[3]
+    is_bias = name.endswith(("attn.bias", "attention.bias"))
+    return name.endswith(BUFFERS) or (is_bias and is_mask)
+
+
 def merged(name, cp, vectors):
     """The bit patterns that the output ought to hold for one tensor of cp."""
     kind, shape, raw = cp
-    if kind not in FLOATS or name.endswith(BUFFERS):
+    if kind not in FLOATS or is_buffer(name, shape):
         return np.frombuffer(raw, dtype="u1")
     total = None
     for chat, base, scale in vectors:

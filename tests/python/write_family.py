@@ -26,6 +26,7 @@ FLOATS = {
     "model.layers.0.mlp.up_proj.weight": ((101, 64), "F32", "F32", "F32"),
     "model.layers.0.mlp.down_proj.weight": ((64, 101), "F32", "BF16", "BF16"),
     "model.layers.0.input_layernorm.weight": ((63,), "BF16", "BF16", "BF16"),
+    "model.layers.0.attn.bias": ((64,), "BF16", "BF16", "BF16"),
     "model.layers.0.scale": ((), "F32", "F32", "F32"),
     "model.layers.0.empty": ((0, 64), "BF16", "BF16", "BF16"),
     "model.layers.0.gewicht_ä_重み": ((17,), "BF16", "BF16", "BF16"),
@@ -81,6 +82,11 @@ def others(member):
             (4,),
             "F32",
             (np.arange(4, dtype="<f4") + shift).tobytes(),
+        ),
+        "model.layers.1.attn.bias": (
+            (1, 1, 3, 3),
+            "F32",
+            (np.tri(3, dtype="<f4") + np.float32(shift)).astype("<f4").tobytes(),
         ),
     }
 

@@ -51,11 +51,12 @@ run chatvec-lab verify --cp "$family/cp" --chat "$family/chat" --base "$family/b
 step "What was written"
 run ls -l "$out"
 
+step "What changed most"
+run chatvec-lab changes --out "$out" --top 5
+
 step "The manifest says where every byte came from"
-for manifest in "$out"/chatvec*.json; do
-    run head -c 1200 "$manifest"
-    echo
-done
+run head -c 1200 "$out/chatvec.manifest.json"
+echo
 
 step "Merge again: there is nothing left to do"
 run chatvec merge "$recipe"

@@ -13,6 +13,7 @@ exec 9> "$folder.lock"
 flock 9
 
 if cmp -s "$requirements" "$stamp"; then
+    touch "$stamp"
     exit 0
 fi
 

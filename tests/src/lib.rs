@@ -11,5 +11,7 @@ pub mod oracle;
 pub mod family;
 
 pub mod bench;
+pub mod changes;
 pub mod direct;
 pub mod python;
+mod table;

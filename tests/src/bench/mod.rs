@@ -6,7 +6,6 @@
 
 mod child;
 mod floor;
-mod table;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -17,8 +16,8 @@ use anyhow::{Context as _, ensure};
 
 use crate::family::{Family, FamilySpec, Member, write_sparse};
 use crate::python;
+use crate::table::Table;
 use child::Measured;
-use table::Table;
 
 pub use floor::{Floor, copy as floor};
 

@@ -10,10 +10,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use chatvec_tests::bench::{Bench, Floor, floor};
+use chatvec_tests::changes::greatest;
 use chatvec_tests::family::{Family, FamilySpec, write_sparse};
 use chatvec_tests::oracle::{Expectation, Rule, Vector, verify};
 use chatvec_tests::python;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use safetensors::Dtype;
 
 #[derive(Parser)]
 #[command(about = "Makes model families, verifies merges and measures them")]
@@ -28,6 +30,8 @@ enum Command {
     Family(FamilyArgs),
     /// Compute every element of a merge again and compare it bit by bit
     Verify(VerifyArgs),
+    /// Show which tensors a merge changed most
+    Changes(ChangesArgs),
     /// Read three checkpoints and copy one: what no merge can be faster than
     Floor(FloorArgs),
     /// Measure chatvec next to the floor and to a numpy loop
@@ -81,9 +85,39 @@ struct VerifyArgs {
     /// Tensors whose name holds this text are cp's own; may be repeated
     #[arg(long)]
     keep: Vec<String>,
+    /// The type of every merged tensor, where it is not cp's
+    #[arg(long, value_enum)]
+    dtype: Option<OutputType>,
     /// The merged checkpoint
     #[arg(long)]
     out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OutputType {
+    Bf16,
+    F16,
+    F32,
+}
+
+impl From<OutputType> for Dtype {
+    fn from(output: OutputType) -> Self {
+        match output {
+            OutputType::Bf16 => Self::BF16,
+            OutputType::F16 => Self::F16,
+            OutputType::F32 => Self::F32,
+        }
+    }
+}
+
+#[derive(Args)]
+struct ChangesArgs {
+    /// The merged checkpoint
+    #[arg(long)]
+    out: PathBuf,
+    /// How many tensors
+    #[arg(long, default_value_t = 5)]
+    top: usize,
 }
 
 #[derive(Args)]
@@ -116,6 +150,9 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Family(arguments) => write_family(&arguments),
         Command::Verify(arguments) => return verify_merge(arguments),
+        Command::Changes(ChangesArgs { out, top }) => {
+            greatest(&out, top).map(|table| print!("{table}"))
+        }
         Command::Floor(arguments) => floor(&Floor {
             family: Family {
                 root: arguments.family,
@@ -151,6 +188,7 @@ fn verify_merge(arguments: VerifyArgs) -> anyhow::Result<ExitCode> {
         base,
         lambda,
         keep,
+        dtype,
         out,
     } = arguments;
     anyhow::ensure!(
@@ -175,7 +213,7 @@ fn verify_merge(arguments: VerifyArgs) -> anyhow::Result<ExitCode> {
         &Expectation {
             cp,
             vectors,
-            dtype: None,
+            dtype: dtype.map(Dtype::from),
             rule: &rule,
         },
     )?;

@@ -201,8 +201,7 @@ impl Inputs {
             out.shape
         );
         let elements = cp.shape.iter().map(|extent| *extent as u64).product();
-        let is_buffer = BUFFERS.iter().any(|suffix| name.ends_with(suffix));
-        let format = Format::of(cp.dtype).filter(|_| !is_buffer);
+        let format = Format::of(cp.dtype).filter(|_| !is_buffer(name, &cp.shape));
         let Some(cp_format) = format else {
             ensure_dtype(out, cp.dtype)?;
             let kind = Kind::Copy {
@@ -245,6 +244,14 @@ impl Inputs {
             kind,
         })
     }
+}
+
+/// Whether a float tensor is copied: a known buffer, or a causal mask that is
+/// stored under the name of a bias.
+fn is_buffer(name: &str, shape: &[usize]) -> bool {
+    let is_bias = name.ends_with("attn.bias") || name.ends_with("attention.bias");
+    let is_mask = matches!(shape, [1, 1, rows, columns] if rows == columns);
+    BUFFERS.iter().any(|suffix| name.ends_with(suffix)) || (is_bias && is_mask)
 }
 
 fn ensure_dtype(out: &Tensor, dtype: Dtype) -> anyhow::Result<()> {

@@ -43,18 +43,23 @@ const MUTANTS: &[Mutant] = &[
     Mutant { rule: "pure core", path: "crates/core/Cargo.toml", content: "[dependencies]\nrand.workspace = true\n" },
     Mutant { rule: "roles apart", path: "crates/chatvec/src/worker/a.rs", content: "use crate::coordinator::Reaper;\n" },
     Mutant { rule: "roles apart", path: "crates/chatvec/src/coordinator/a.rs", content: "use crate::{clock, worker};\n" },
+    Mutant { rule: "roles apart", path: "crates/chatvec/src/coordinator/a.rs", content: "use crate::{\n    clock,\n    worker::{Lease, run},\n};\n" },
+    Mutant { rule: "roles apart", path: "crates/chatvec/src/coordinator/store/a.rs", content: "use super::super::super::worker::run;\n" },
     Mutant { rule: "SQL in the store", path: "crates/chatvec/src/worker/a.rs", content: "let q = \"SELECT id FROM jobs\";\n" },
     Mutant { rule: "SQL in the store", path: "crates/chatvec/src/coordinator/a.rs", content: "query(\"\n  UPDATE tasks SET state = 'DONE'\");\n" },
     Mutant { rule: "SQL has a name", path: "crates/chatvec/src/coordinator/store/a.rs", content: "let q = \"SELECT id FROM jobs\";\n" },
     Mutant { rule: "SQL has a name", path: "crates/chatvec/src/coordinator/store/a.rs", content: "fn b() { let q = \"-- other\nSELECT id FROM jobs\"; }\n" },
+    Mutant { rule: "SQL has a name", path: "crates/chatvec/src/coordinator/store/a.rs", content: "const A: &str = \"-- a\nDELETE FROM t\"; const B: &str = \"-- a\nDELETE FROM u\";\n" },
     Mutant { rule: "no drawers", path: "crates/chatvec/src/utils.rs", content: "" },
     Mutant { rule: "no drawers", path: "crates/common/src/lib.rs", content: "" },
     Mutant { rule: "no drawers", path: "crates/core/src/types/mod.rs", content: "" },
     Mutant { rule: "states as in the schema", path: "migrations/0001_jobs.sql", content: "state TEXT CHECK (state IN ('PLANNING', 'QUEUED'))" },
     Mutant { rule: "states as in the schema", path: "migrations/0002_odd.sql", content: "state TEXT CHECK (state IN ('READY', 'LEASED', 'DONE', 'FAILED', 'CANCELED'))" },
+    Mutant { rule: "states as in the schema", path: "migrations/0003_odd.sql", content: "CHECK ((ended IS NULL) = (state IN ('READY', 'RUNNING')))" },
     Mutant { rule: "numbered decisions", path: "docs/decisions/why-rust.md", content: "# Why\n" },
-    Mutant { rule: "no paths of one machine", path: "docs/guide.md", content: concat!("run /ho", "me/ada/chatvec\n") },
-    Mutant { rule: "no paths of one machine", path: "tests/a.rs", content: concat!("let p = \"/ro", "ot/x\";\n") },
+    Mutant { rule: "no paths of one machine", path: "docs/guide.md", content: "run /home/ada/chatvec\n" },
+    Mutant { rule: "no paths of one machine", path: "Makefile", content: "X := \"/root/x\"\n" },
+    Mutant { rule: "no paths of one machine", path: "tests/a.rs", content: concat!("let p = \"", env!("CARGO_MANIFEST_DIR"), "\";\n") },
 ];
 
 #[test]
@@ -66,8 +71,11 @@ fn every_planted_violation_is_found_by_its_rule() {
             .find(|(name, _)| *name == mutant.rule)
             .expect("mutants name rules that exist");
         let content = mutant.content;
+        // What the rule says of a repository without any file is not about this one.
+        let nothing = rule(&Tree::of_files(&[]));
+        let found = rule(&tree);
         assert!(
-            !rule(&tree).is_empty(),
+            found.iter().any(|violation| !nothing.contains(violation)),
             "`{}` misses {content:?} in {}",
             mutant.rule,
             mutant.path
@@ -107,6 +115,7 @@ fn what_is_allowed_is_no_violation() {
         ("crates/core/Cargo.toml", "[dependencies]\nserde.workspace = true\n"),
         ("crates/chatvec/src/worker/a.rs", "// as the coordinator does\nuse crate::clock;\nlet m = \"select a model\";\n"),
         ("crates/chatvec/src/coordinator/store/a.rs", "async fn claim() { let q = \"-- claim\nUPDATE tasks SET fence = fence + 1\"; }\n"),
+        ("crates/chatvec/src/coordinator/store/b.rs", "use super::worker::see;\nuse crate::{clock, job::{worker}};\nconst REAP: &str = \"-- reap\n  WITH x AS (SELECT 1) SELECT 2\";\n"),
         ("crates/chatvec/src/worker/execute.rs", ""),
         ("docs/decisions/0001-rust.md", "# Rust\n"),
         ("docs/guide.md", "read /proc and s3://models/x\n"),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chatvec_core::job::JobState;
 use chatvec_core::task::TaskState;
+use chatvec_tests::python;
 
 use super::literals::{Literal, literals};
 use super::tree::{File, Tree};
@@ -94,14 +95,61 @@ fn roles_apart(tree: &Tree) -> Vec<String> {
         } else {
             continue;
         };
-        for (number, line) in file.code_lines() {
-            let is_path = line.contains("crate::") || line.contains("super::");
-            if is_path && words(line).any(|word| word == other) {
-                found.push(at(file, number, line.trim()));
+        for (line, module) in modules_of_the_crate(file) {
+            if module == other {
+                found.push(at(file, line, &format!("`crate::{module}`")));
             }
         }
     }
     found
+}
+
+/// The top-level modules of its crate that a file names, and where.
+fn modules_of_the_crate(file: &File) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let line_of = |at: usize| file.content[..at].matches('\n').count() + 1;
+    let is_comment = |at: usize| {
+        let begin = file.content[..at].rfind('\n').map_or(0, |end| end + 1);
+        file.content[begin..].trim_start().starts_with("//")
+    };
+    let upwards = "super::".repeat(depth(file));
+    let roots = ["crate::", &upwards];
+    for (root, (position, _)) in roots
+        .into_iter()
+        .flat_map(|root| file.content.match_indices(root).map(move |hit| (root, hit)))
+        .filter(|(_, (position, _))| !is_comment(*position))
+    {
+        let rest = &file.content[position + root.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            found.extend(words(rest).next().map(|word| (line_of(position), word)));
+            continue;
+        };
+        // Of a group, the first word of each item that is not inside another.
+        let mut level = 0;
+        let mut begins = true;
+        for (offset, letter) in group.char_indices() {
+            match letter {
+                '{' => level += 1,
+                '}' if level == 0 => break,
+                '}' => level -= 1,
+                ',' if level == 0 => begins = true,
+                letter if begins && letter.is_alphabetic() => {
+                    let place = line_of(position + root.len() + 1 + offset);
+                    found.extend(words(&group[offset..]).next().map(|word| (place, word)));
+                    begins = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+/// How many modules below its crate's root a file of the product lies.
+fn depth(file: &File) -> usize {
+    let inside = file.path.split("/src/").nth(1).unwrap_or_default();
+    let module = inside.trim_end_matches(".rs").trim_end_matches("/mod");
+    module.split('/').count()
 }
 
 /// The SQL statements of a file: the line where each begins, and its name.
@@ -150,25 +198,31 @@ fn sql_in_the_store(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// A statement begins with `-- name`, the name of the function that runs it: it
-/// is found again in the database's own logs.
+/// A statement begins with `-- name`, the name of the function or of the constant
+/// that holds it: it is found again in the database's own logs. No two share one.
 fn sql_has_a_name(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
-    let product = |file: &&File| file.is_in(STORE) && !file.path.contains("tests");
+    let mut seen = BTreeSet::new();
+    let product = |file: &&File| file.is_in(STORE) && !file.is_test();
+    let declares = |name: &str| {
+        let function = [format!("fn {name}("), format!("fn {name}<")];
+        let constant = format!("const {}:", name.to_uppercase());
+        tree.rust().filter(product).any(|file| {
+            file.content.contains(&constant) || function.iter().any(|f| file.content.contains(f))
+        })
+    };
     for file in tree.rust().filter(product) {
         for (line, name) in statements(file) {
-            let is_function = |name: &str| {
-                let declaration = format!("fn {name}");
-                tree.rust()
-                    .filter(|file| file.is_in(STORE))
-                    .any(|file| file.content.contains(&declaration))
+            let Some(name) = name else {
+                found.push(at(file, line, "a statement without `-- name` before it"));
+                continue;
             };
-            match name {
-                None => found.push(at(file, line, "a statement without `-- name` before it")),
-                Some(name) if !is_function(&name) => {
-                    found.push(at(file, line, &format!("no function is called `{name}`")));
-                }
-                Some(_) => {}
+            if !declares(&name) {
+                let what = format!("no function and no constant is called `{name}`");
+                found.push(at(file, line, &what));
+            }
+            if !seen.insert(name.clone()) {
+                found.push(at(file, line, &format!("a second statement `{name}`")));
             }
         }
     }
@@ -216,12 +270,15 @@ fn states_as_in_the_schema(tree: &Tree) -> Vec<String> {
         .iter()
         .filter(|file| file.is_in("migrations") && file.path.ends_with(".sql"));
     for file in migrations {
-        for names in state_lists(&file.content) {
-            if names == jobs {
-                has_jobs = true;
-            } else if names == tasks {
-                has_tasks = true;
-            } else {
+        for (is_whole, names) in state_lists(&file.content) {
+            has_jobs |= is_whole && names == jobs;
+            has_tasks |= is_whole && names == tasks;
+            // Other constraints speak of some states of one or the other.
+            let is_known = match is_whole {
+                true => names == jobs || names == tasks,
+                false => names.is_subset(&jobs) || names.is_subset(&tasks),
+            };
+            if !is_known {
                 found.push(format!("{}: the states {names:?} are nobody's", file.path));
             }
         }
@@ -235,17 +292,19 @@ fn states_as_in_the_schema(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// The lists of all `CHECK (state IN (…))`.
-fn state_lists(sql: &str) -> Vec<BTreeSet<String>> {
+/// Every list `state IN (…)`, and whether it is all that its CHECK says: then it
+/// is the list of all states.
+fn state_lists(sql: &str) -> Vec<(bool, BTreeSet<String>)> {
     let plain = sql.split_whitespace().collect::<Vec<_>>().join(" ");
     plain
-        .split("state IN (")
-        .skip(1)
-        .filter_map(|rest| rest.split_once(')'))
-        .map(|(list, _)| {
-            list.split(',')
+        .match_indices("state IN (")
+        .filter_map(|(position, opening)| {
+            let (list, _) = plain[position + opening.len()..].split_once(')')?;
+            let names = list
+                .split(',')
                 .map(|name| name.trim().trim_matches('\'').to_owned())
-                .collect()
+                .collect();
+            Some((plain[..position].ends_with("CHECK ("), names))
         })
         .collect()
 }
@@ -268,23 +327,23 @@ fn numbered_decisions(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// What lies in somebody's home is not there on another machine.
+/// What lies in somebody's home is not there on another machine. Tests may use
+/// such paths as data, but not the path of the repository that they lie in.
 fn no_paths_of_one_machine(tree: &Tree) -> Vec<String> {
-    const HOMES: [&str; 3] = [
-        concat!("/ho", "me/"),
-        concat!("/ro", "ot/"),
-        concat!("/Us", "ers/"),
-    ];
+    const HOMES: [&str; 3] = ["/home/", "/root/", "/Users/"];
+    let here = python::repository();
+    let here = here.to_str().filter(|path| path.matches('/').count() > 1);
     let mut found = Vec::new();
     for file in &tree.files {
         for (ordinal, line) in file.content.lines().enumerate() {
-            for home in HOMES {
+            let homes = HOMES.into_iter().filter(|_| !file.is_test());
+            for path in homes.chain(here) {
                 // The end of a longer path is no home.
-                let is_path = line.match_indices(home).any(|(position, _)| {
+                let is_path = line.match_indices(path).any(|(position, _)| {
                     !line[..position].ends_with(|c: char| c.is_alphanumeric() || "/.}".contains(c))
                 });
                 if is_path {
-                    found.push(at(file, ordinal + 1, home));
+                    found.push(at(file, ordinal + 1, path));
                 }
             }
         }

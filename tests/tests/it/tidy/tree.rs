@@ -20,6 +20,13 @@ impl File {
         self.path.ends_with(".rs")
     }
 
+    /// Whether it holds nothing but tests.
+    pub(super) fn is_test(&self) -> bool {
+        self.path
+            .split('/')
+            .any(|part| part == "tests" || part == "tests.rs")
+    }
+
     /// Whether it lies in the folder.
     pub(super) fn is_in(&self, folder: &str) -> bool {
         self.path

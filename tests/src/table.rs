@@ -3,18 +3,18 @@
 use std::fmt;
 
 /// A table; its first column is text, the others are numbers.
-pub(super) struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new(titles: &[&str]) -> Self {
+    pub(crate) fn new(titles: &[&str]) -> Self {
         Self {
             rows: vec![titles.iter().map(|title| (*title).to_owned()).collect()],
         }
     }
 
-    pub(super) fn row(&mut self, cells: &[String]) {
+    pub(crate) fn row(&mut self, cells: &[String]) {
         assert_eq!(cells.len(), self.rows[0].len(), "a row has every column");
         self.rows.push(cells.to_vec());
     }
