@@ -1,7 +1,7 @@
 //! The job store: all SQL of the product lives below this module.
 //!
 //! One set of statements serves SQLite, embedded in a single process, and
-//! Postgres, shared by many coordinators. A [`Dialect`] holds the two snippets
+//! Postgres, shared by many coordinators. A `Dialect` holds the two snippets
 //! in which they differ. The text is written for READ COMMITTED with many
 //! writers, so it says more than SQLite's single connection needs:
 //!
@@ -49,12 +49,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use sqlx::{Any, AssertSqlSafe, Transaction};
-use sqlx::{AnyConnection, AnyPool};
+use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Transaction};
 
 use dialect::Dialect;
 use wake::Wake;
 
+pub use commit::Commit;
 pub use error::StoreError;
 pub use job::{Created, Epoch, JobError, JobFilter, JobPage, JobRow, NewJob};
 pub use lease::{Acquired, Beat, BeatAnswer};
@@ -64,8 +64,6 @@ pub use reap::Reaped;
 pub use report::{FailOutcome, NewPart, PartRow, Recorded};
 pub use task::TaskRow;
 pub use worker::{WorkerInfo, WorkerRow};
-
-pub use commit::Commit;
 
 /// A handle on the job database. Clones share one pool of connections.
 #[derive(Debug, Clone)]

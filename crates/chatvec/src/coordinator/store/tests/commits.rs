@@ -1,5 +1,7 @@
 //! The point of no return, its takeover, and reopened tasks.
 
+use std::slice;
+
 use chatvec_core::ids::TaskOrdinal;
 use chatvec_core::job::JobState;
 use chatvec_core::task::TaskState;
@@ -21,7 +23,7 @@ async fn a_job_is_committed_when_every_task_is_done_and_not_before(store: &Store
         .complete_task(&leases[1], &parts(leases[1].task))
         .await
         .unwrap();
-    assert_eq!(store.jobs_to_commit().await.unwrap(), [job.clone()]);
+    assert_eq!(store.jobs_to_commit().await.unwrap(), slice::from_ref(&job));
     let commit = store.start_commit(&job).await.unwrap().unwrap();
     let row = job_of(store, &job).await;
     assert_eq!(row.state, JobState::Committing);
@@ -39,7 +41,7 @@ async fn a_finalizer_that_was_replaced_can_end_nothing(store: &Store) {
     let job = queued(store, "a", 1).await;
     finish_all(store, 1).await;
     let old = store.start_commit(&job).await.unwrap().unwrap();
-    assert_eq!(store.jobs_to_commit().await.unwrap(), [job.clone()]);
+    assert_eq!(store.jobs_to_commit().await.unwrap(), slice::from_ref(&job));
     let new = store.start_commit(&job).await.unwrap().unwrap();
     assert!(new.epoch > old.epoch);
     assert_eq!(new.committing_at_ms, old.committing_at_ms);
@@ -80,7 +82,7 @@ async fn a_job_in_commit_can_neither_be_cancelled_nor_failed_by_others(store: &S
 
 async fn a_job_without_tasks_is_committed_at_once(store: &Store) {
     let job = queued(store, "a", 0).await;
-    assert_eq!(store.jobs_to_commit().await.unwrap(), [job.clone()]);
+    assert_eq!(store.jobs_to_commit().await.unwrap(), slice::from_ref(&job));
     assert!(store.start_commit(&job).await.unwrap().is_some());
 }
 

@@ -1,5 +1,7 @@
 //! Submission, lists, planning, and jobs that end early.
 
+use std::slice;
+
 use chatvec_core::ids::{Digest, JobId};
 use chatvec_core::job::JobState;
 use chatvec_core::task::TaskState;
@@ -188,7 +190,10 @@ async fn only_failed_and_cancelled_jobs_are_cleaned(store: &Store) {
     let failed = submitted(store, "failed").await;
     let running = queued(store, "running", 1).await;
     store.fail_job(&failed, &job_error(), &[]).await.unwrap();
-    assert_eq!(store.jobs_to_clean().await.unwrap(), [failed.clone()]);
+    assert_eq!(
+        store.jobs_to_clean().await.unwrap(),
+        slice::from_ref(&failed)
+    );
     store.mark_cleaned(&failed).await.unwrap();
     let first = job_of(store, &failed).await.cleaned_at_ms;
     assert!(first.is_some());

@@ -7,7 +7,7 @@ use chatvec_core::task::{FailureKind, TaskState};
 use super::fixture::*;
 use crate::coordinator::store::{FailOutcome, NewPart, Recorded, Store, StoreError};
 
-fn is_lost<T>(result: Result<T, StoreError>) -> bool {
+fn is_lost<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::LeaseLost { .. }))
 }
 
@@ -42,8 +42,8 @@ async fn a_repeated_report_is_answered_and_recorded_once(store: &Store) {
     assert_eq!(store.parts(&job).await.unwrap().len(), 2);
     let mut other = parts(lease.task);
     other[1].crc64.0 ^= 1;
-    assert!(is_lost(store.complete_task(&lease, &other).await));
-    assert!(is_lost(store.complete_task(&lease, &other[..1]).await));
+    assert!(is_lost(&store.complete_task(&lease, &other).await));
+    assert!(is_lost(&store.complete_task(&lease, &other[..1]).await));
 }
 
 async fn a_report_with_other_parts_than_the_tasks_is_refused(store: &Store) {
@@ -86,13 +86,13 @@ async fn a_zombie_of_the_worker_that_leased_again_is_fenced_off(store: &Store) {
     assert!(new.fence > old.fence);
     let before = task_of(store, &job, 0).await;
     let transient = failure(FailureKind::Transient);
-    assert!(is_lost(store.complete_task(&old, &parts(old.task)).await));
-    assert!(is_lost(store.fail_task(&old, &transient, 0.0).await));
-    assert!(is_lost(store.release_task(&old).await));
+    assert!(is_lost(&store.complete_task(&old, &parts(old.task)).await));
+    assert!(is_lost(&store.fail_task(&old, &transient, 0.0).await));
+    assert!(is_lost(&store.release_task(&old).await));
     assert_eq!(task_of(store, &job, 0).await, before);
     assert!(store.parts(&job).await.unwrap().is_empty());
     store.complete_task(&new, &parts(new.task)).await.unwrap();
-    assert!(is_lost(store.complete_task(&old, &parts(old.task)).await));
+    assert!(is_lost(&store.complete_task(&old, &parts(old.task)).await));
     assert_eq!(task_of(store, &job, 0).await.done_fence, Some(new.fence));
 }
 
@@ -105,7 +105,7 @@ async fn an_expired_lease_counts_until_it_is_taken_back(store: &Store) {
         .unwrap();
     store.reap(10).await.unwrap();
     assert!(is_lost(
-        store
+        &store
             .complete_task(&leases[1], &parts(leases[1].task))
             .await
     ));
@@ -128,7 +128,7 @@ async fn a_transient_failure_is_retried_and_charged(store: &Store) {
         (error.kind, &error.problem),
         (FailureKind::Transient, &transient.problem)
     );
-    assert!(is_lost(store.fail_task(&lease, &transient, 0.5).await));
+    assert!(is_lost(&store.fail_task(&lease, &transient, 0.5).await));
     assert_eq!(task_of(store, &job, 0).await.counters.failures, 1);
 }
 
@@ -142,7 +142,7 @@ async fn the_fifth_charged_failure_fails_the_job_with_its_error(store: &Store) {
         if round < 5 {
             store.release_task(&leases[1]).await.unwrap();
         } else {
-            assert!(is_lost(store.release_task(&leases[1]).await));
+            assert!(is_lost(&store.release_task(&leases[1]).await));
         }
     }
     let row = job_of(store, &job).await;
@@ -166,7 +166,7 @@ async fn a_permanent_failure_fails_the_job_at_once(store: &Store) {
         job_of(store, &job).await.error.unwrap().kind,
         FailureKind::SourceChanged
     );
-    assert!(is_lost(store.fail_task(&leases[0], &changed, 0.0).await));
+    assert!(is_lost(&store.fail_task(&leases[0], &changed, 0.0).await));
     assert_eq!(store.jobs_to_clean().await.unwrap(), [job]);
 }
 
