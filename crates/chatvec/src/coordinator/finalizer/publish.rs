@@ -50,7 +50,7 @@ pub(super) fn publish(finished: &Finished, committing_at_ms: i64) -> Result<Resu
         remove_leftovers(finished)?;
     }
     sync_dir(root)?;
-    for index in &finished.blueprint.index {
+    if let Some(index) = &finished.blueprint.index {
         move_into_place(finished, &index.path)?;
     }
     write_manifest(finished, &manifest::complete(&record, &outputs), rename)?;

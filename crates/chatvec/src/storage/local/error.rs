@@ -111,7 +111,7 @@ impl LocalError {
                 format!("truncated: expected {expected} bytes at offset {offset}, found {found}")
             }
             Self::WrongSize { expected, found, .. } => format!("expected {expected} bytes, found {found}"),
-            Self::Io { action, source, .. } => format!("failed to {action}: {source}"),
+            Self::Io { action, source, .. } => format!("failed to {action} it: {source}"),
         }
     }
 
