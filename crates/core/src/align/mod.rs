@@ -217,4 +217,6 @@ fn ignored_floats(ignored: &[IgnoredTensor]) -> Vec<Problem> {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;
