@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use chatvec_core::ids::{JobId, RequestId};
 use chatvec_core::problem::Problem;
-use chatvec_proto::convert::{JobView, job_state, recipe_from_wire};
+use chatvec_proto::convert::{JobView, ProgressView, job_state, recipe_from_wire};
 use chatvec_proto::status::{Reason, bad_recipe};
 use chatvec_proto::v1;
 use chatvec_proto::v1::merge_service_server::MergeService;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,8 @@ use crate::storage::Location;
 
 /// A watcher is told of progress at most this often; changes of state at once.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
+/// Between two looks at the store for one watcher, at least.
+const LOOK_PERIOD: Duration = Duration::from_millis(10);
 /// Jobs on a page where the client names no number.
 const PAGE_SIZE_DEFAULT: u32 = 50;
 /// Most jobs on a page.
@@ -153,7 +156,7 @@ async fn watch(
     sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
 ) {
     let mut changed = api.store.jobs_changed();
-    let mut seen = (after_revision, None);
+    let mut seen = Seen { revision: after_revision, progress: None, at: Instant::now() };
     loop {
         changed.borrow_and_update();
         let view = match job_view(&api.store, &job).await {
@@ -165,23 +168,39 @@ async fn watch(
             }
         };
         let ended = view.state.is_terminal();
-        let news = (view.revision, Some(view.progress));
-        let is_news = if seen.1.is_none() { view.revision != seen.0 } else { news != seen };
-        if is_news || ended {
+        if seen.is_news(&view) || ended {
+            seen = Seen { revision: view.revision, progress: Some(view.progress), at: Instant::now() };
             let message = v1::WatchJobResponse { job: Some(view.into()) };
-            if sender.send(Ok(message)).await.is_err() {
+            if sender.send(Ok(message)).await.is_err() || ended {
                 return;
             }
         }
-        seen = news;
-        if ended {
-            return;
-        }
         tokio::select! {
-            _ = changed.changed() => {}
-            () = tokio::time::sleep(PROGRESS_PERIOD) => {}
             () = sender.closed() => return,
             () = api.stopping.cancelled() => return,
+            () = tokio::time::sleep(PROGRESS_PERIOD) => continue,
+            _ = changed.changed() => {}
+        }
+        // Many tasks may end at once; a look at the store serves them all.
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+}
+
+/// What a watcher was told last.
+struct Seen {
+    revision: u64,
+    progress: Option<ProgressView>,
+    at: Instant,
+}
+
+impl Seen {
+    /// A change of state is told at once, progress not too often, and the first
+    /// progress after a quiet time at once.
+    fn is_news(&self, view: &JobView) -> bool {
+        let is_quiet = self.at.elapsed() >= PROGRESS_PERIOD;
+        match self.progress {
+            None => view.revision != self.revision,
+            Some(progress) => view.revision != self.revision || (progress != view.progress && is_quiet),
         }
     }
 }

@@ -20,8 +20,9 @@ use crate::identity;
 /// Between two looks at the job table while a worker waits. Wake-ups inside
 /// this process come at once; this is for tasks whose back-off ends.
 const POLL_PERIOD: Duration = Duration::from_secs(1);
-/// Longest that an acquire call is held open.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+/// Longest that an acquire call is held open, as a share of the lease. A worker
+/// counts its lease from before the call, so waiting uses the lease up.
+const WAITS_PER_LEASE: u32 = 6;
 
 /// The service's state.
 #[derive(Debug, Clone)]
@@ -40,7 +41,8 @@ impl WorkerService for WorkerApi {
     ) -> Result<Response<v1::AcquireTasksResponse>, Status> {
         let request = request.into_inner();
         let worker = worker_info(request.worker)?;
-        let deadline = Instant::now() + Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
+        let wait_ms = request.wait_ms.min(self.options.lease_duration_ms / WAITS_PER_LEASE);
+        let deadline = Instant::now() + Duration::from_millis(u64::from(wait_ms));
         let mut ready = self.store.tasks_ready();
         loop {
             ready.borrow_and_update();

@@ -34,3 +34,6 @@ pub enum ConvertError {
 fn required<T>(value: Option<T>, field: &'static str) -> Result<T, ConvertError> {
     value.ok_or(ConvertError::Missing(field))
 }
+
+#[cfg(test)]
+mod tests;
