@@ -11,4 +11,6 @@ pub mod channel;
 pub mod embedded;
 pub mod server;
 
+pub mod telemetry;
+
 pub mod cli;

@@ -1,3 +1,56 @@
 //! The command line: one module a sub-command.
+//!
+//! Results go to stdout, everything else to stderr; the exit code says how it
+//! ended, see [`Exit`].
+
+mod exit;
+pub mod output;
+mod text;
+
+mod progress;
+mod recipe;
+mod runtime;
+mod signals;
+mod size;
 
 pub mod inspect;
+pub mod merge;
+
+pub use exit::{Exit, Failure};
+
+/// Merges large language models: out = cp + Σ λ·(chat − base).
+#[derive(Debug, clap::Parser)]
+#[command(name = "chatvec", version, arg_required_else_help = true, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Merge(merge::MergeArgs),
+    Inspect(inspect::InspectArgs),
+}
+
+impl Cli {
+    /// Runs the sub-command to its end.
+    ///
+    /// # Errors
+    /// [`Failure`], which knows its exit code.
+    pub fn run(self) -> Result<Exit, Failure> {
+        match self.command {
+            Command::Merge(args) => merge::run(&args),
+            Command::Inspect(args) => inspect::command(&args),
+        }
+    }
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 
 use chatvec_core::problem::Problem;
 
+use super::{Exit, Failure, OutputFormat, output};
 use crate::storage::{Location, LocationError, SurveyError, survey};
 
 /// Show which files of a checkpoint are read, and the tensors in them.
@@ -16,22 +17,12 @@ use crate::storage::{Location, LocationError, SurveyError, survey};
 pub struct InspectArgs {
     /// The folder of the checkpoint.
     pub dir: String,
-    /// List every tensor.
+    /// List every tensor with its place in the files.
     #[arg(long)]
     pub tensors: bool,
-    /// How to print it.
+    /// Print text for people, or one JSON object.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,
-}
-
-/// How a result is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum OutputFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object.
-    Json,
 }
 
 /// Why nothing, or not everything, was shown.
@@ -57,6 +48,17 @@ impl InspectError {
             Self::Io(error) => vec![Problem::new("output", error.to_string())],
         }
     }
+}
+
+/// Prints the checkpoint to stdout.
+///
+/// # Errors
+/// What is wrong with the checkpoint.
+pub(super) fn command(args: &InspectArgs) -> Result<Exit, Failure> {
+    let mut text = Vec::new();
+    run(args, &mut text).map_err(|error| Failure::bad_input(error.problems()))?;
+    output::print(|out| out.write_all(&text))?;
+    Ok(Exit::Success)
 }
 
 /// Surveys the checkpoint and prints what it is to `out`.
