@@ -77,8 +77,8 @@ impl Coordinator {
         coordinator
     }
 
-    /// What keeps a finished job from being published just now, such as a full
-    /// disk; `None` when nothing does.
+    /// What keeps the coordinator from going on just now, such as a full disk;
+    /// `None` when nothing does.
     pub fn trouble(&self) -> watch::Receiver<Option<Problem>> {
         self.trouble.subscribe()
     }
@@ -154,13 +154,14 @@ impl Coordinator {
     where
         F: Future<Output = Result<(), StoreError>> + Send,
     {
-        let stopping = self.stopping.clone();
+        let (stopping, trouble) = (self.stopping.clone(), self.trouble.clone());
         let mut changed = self.store.jobs_changed();
         self.loops.spawn(async move {
             while !stopping.is_cancelled() {
                 changed.borrow_and_update();
                 if let Err(error) = round().await {
                     tracing::error!(coordinator.loop = name, %error, "a round failed, the next one tries again");
+                    trouble.send_replace(Some(Problem::new("job store", error.to_string())));
                 }
                 tokio::select! {
                     _ = changed.changed() => {}

@@ -105,6 +105,7 @@ pub async fn merge(
 ) -> Result<MergeEnd, EmbeddedError> {
     let state = State::check(recipe)?;
     if state.is_published()? {
+        state.sweep()?;
         return Ok(MergeEnd::AlreadyPublished);
     }
     let (state, store) = match state.open(options.earlier).await? {

@@ -60,6 +60,16 @@ impl State {
         Ok(manifest.state == PublishState::Complete && manifest.key == self.key && self.has_all_files(&manifest))
     }
 
+    /// Removes what a run that was killed right after publishing left behind,
+    /// unless it is still alive and does so itself.
+    pub(super) fn sweep(&self) -> Result<(), EmbeddedError> {
+        let state_dir = self.output.state_dir();
+        if state_dir.exists() && matches!(take(&state_dir), Ok(Ok(_))) {
+            self.discard()?;
+        }
+        Ok(())
+    }
+
     fn manifest(&self) -> Result<Option<Manifest>, EmbeddedError> {
         let bytes = self.output.manifest().context("the output folder cannot be read")?;
         // A manifest of another program is just a file that is in the way.
@@ -129,8 +139,8 @@ impl State {
         let filter = JobFilter { limit: 1, ..JobFilter::default() };
         let newest = store.jobs(&filter).await.context("the job store cannot be read")?.into_iter().next();
         match newest {
-            Some(row) if !row.state.is_terminal() => Ok((store, Some(row))),
-            // An ended job's leftovers: the run died before it could remove them.
+            Some(row) if !row.state.is_terminal() && row.state != JobState::Planning => Ok((store, Some(row))),
+            // Leftovers of a job that had ended, or of which nothing was done.
             Some(_) => {
                 store.close().await;
                 self.clear()?;
@@ -146,7 +156,7 @@ impl State {
         if row.recipe_digest != self.recipe.digest() {
             let folder = self.output.root().display();
             problems.push(Problem::new("recipe", format!("`{folder}` holds an unfinished merge of another recipe")));
-        } else if row.state != JobState::Planning && row.input_key.as_ref() != Some(&self.key) {
+        } else if row.input_key.as_ref() != Some(&self.key) {
             problems.extend(self.changed_inputs(store, row).await?);
         }
         if let Some(last) = problems.last_mut() {

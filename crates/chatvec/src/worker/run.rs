@@ -22,6 +22,9 @@ use crate::identity;
 /// Longest pause before asking an unreachable coordinator again.
 const ACQUIRE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How long a draining worker tries to report and to give back what it holds.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
 /// How a worker works.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
@@ -93,7 +96,9 @@ impl Worker {
         // Reports and releases need their leases: the heart beats to the last.
         worker.held.all().iter().for_each(|one| one.gate.set_draining());
         tasks.close();
-        tasks.wait().await;
+        if tokio::time::timeout(DRAIN_MAX, tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks could not be given back, their leases will expire");
+        }
         beating.cancel();
         beats.await?;
         acquired?;
