@@ -30,6 +30,11 @@ impl Progress {
         Self { bar: Some(bar) }
     }
 
+    /// Whether there is a bar.
+    pub(super) fn is_shown(&self) -> bool {
+        self.bar.is_some()
+    }
+
     /// Shows a job as it stands.
     pub(super) fn show(&self, job: &JobView) {
         let Some(bar) = &self.bar else { return };

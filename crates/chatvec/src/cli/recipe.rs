@@ -13,7 +13,7 @@ use crate::storage::{Location, survey};
 
 /// What is merged.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct RecipeArgs {
+pub(super) struct RecipeArgs {
     /// The recipe, a YAML or JSON file; paths in it are relative to its folder.
     #[arg(conflicts_with_all = ["cp", "chat", "base", "lambda", "out", "dtype", "shard_size", "overwrite"])]
     pub recipe: Option<PathBuf>,

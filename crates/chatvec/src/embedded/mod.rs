@@ -4,7 +4,6 @@
 //! State and unfinished files live in `OUT/.chatvec/` under an exclusive lock,
 //! so that a later run can go on where this one stopped.
 
-mod lock;
 mod state;
 
 use std::path::PathBuf;

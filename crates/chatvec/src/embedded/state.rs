@@ -10,11 +10,11 @@ use chatvec_core::manifest::{self, Manifest, PublishState};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 
-use super::lock::{FolderLock, LOCK_NAME, take};
 use super::{EarlierRun, EmbeddedError};
 use crate::coordinator::planner::{Blueprint, SurveyedInputs};
 use crate::coordinator::store::{JobFilter, JobRow, Store};
 use crate::coordinator::{Resumed, resume};
+use crate::storage::lock::{FolderLock, LOCK_NAME, take};
 use crate::storage::{OutputFolder, STATE_DIR};
 
 /// The job store's file in the state folder.
