@@ -35,7 +35,7 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) enum Opened {
     /// The folder is ours.
-    Ready { state: State, store: Store, resumed: Option<Resumed> },
+    Ready { state: Box<State>, store: Store, resumed: Option<Resumed> },
     /// Another run finished the very same job meanwhile.
     AlreadyPublished,
 }
@@ -108,7 +108,7 @@ impl State {
         match self.store_with_job().await? {
             (store, Some(row)) => {
                 let resumed = self.take_up(&store, &row).await?;
-                Ok(Opened::Ready { state: self, store, resumed: Some(resumed) })
+                Ok(Opened::Ready { state: Box::new(self), store, resumed: Some(resumed) })
             }
             (store, None) => {
                 if let Err(problem) = self.check_usable() {
@@ -116,7 +116,7 @@ impl State {
                     self.discard()?;
                     return Err(problem);
                 }
-                Ok(Opened::Ready { state: self, store, resumed: None })
+                Ok(Opened::Ready { state: Box::new(self), store, resumed: None })
             }
         }
     }

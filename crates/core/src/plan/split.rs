@@ -40,7 +40,7 @@ impl PartSize {
     pub fn new(bytes: u64) -> Result<Self, BadPartSize> {
         match bytes {
             0 => Err(BadPartSize(bytes)),
-            _ if bytes % PART_GRAIN != 0 => Err(BadPartSize(bytes)),
+            _ if !bytes.is_multiple_of(PART_GRAIN) => Err(BadPartSize(bytes)),
             _ => Ok(Self(bytes)),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chatvec_core::ids::{Crc64, FileOrdinal};
 use chatvec_core::manifest::{self, FILE_NAME as MANIFEST_NAME, Output, Record};
@@ -169,7 +169,7 @@ fn remove_leftovers(finished: &Finished) -> Result<(), LocalError> {
     Ok(())
 }
 
-fn is_leftover(finished: &Finished, path: &PathBuf) -> bool {
+fn is_leftover(finished: &Finished, path: &Path) -> bool {
     const LOADED: [&str; 6] = [".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json"];
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
     let is_new = finished.blueprint.files.iter().any(|file| file.name == name)

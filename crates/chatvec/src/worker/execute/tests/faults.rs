@@ -209,7 +209,7 @@ fn a_nan_that_is_written_while_the_task_runs_is_a_changed_source() {
         failure.kind,
         FailureKind::SourceChanged,
         "{}",
-        failure.problem.to_string()
+        failure.problem
     );
 }
 
@@ -233,7 +233,7 @@ fn an_infinity_in_cp_is_named() {
     assert!(
         failure.problem.to_string().contains("found -inf in cp, `"),
         "{}",
-        failure.problem.to_string()
+        failure.problem
     );
 }
 
@@ -309,7 +309,7 @@ fn a_full_disk_is_told_at_creation_and_at_writing() {
     assert!(
         failure.problem.to_string().contains("failed to write"),
         "{}",
-        failure.problem.to_string()
+        failure.problem
     );
     assert!(failure.problem.hint.unwrap().contains("free some space"));
 }
