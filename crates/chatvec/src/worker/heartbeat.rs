@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatvec_proto::v1;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::WorkerClient;
@@ -13,6 +14,9 @@ use super::held::{Held, Running};
 /// Beats every sixth of the lease, so that two lost beats do not fence the
 /// worker at two thirds of it.
 const BEATS_PER_LEASE: u32 = 6;
+/// A beat that has no answer after a tenth of the lease is given up: the next
+/// one must not wait for it.
+const BEAT_DEADLINES_PER_LEASE: u32 = 10;
 /// The lease that is assumed until the coordinator has named one.
 const LEASE_ASSUMED: Duration = Duration::from_secs(30);
 
@@ -24,18 +28,20 @@ pub(super) async fn beat_until(
     held: Arc<Held>,
     mut lease: tokio::sync::watch::Receiver<Option<Duration>>,
 ) {
+    let mut last = Instant::now();
     loop {
         let duration = lease.borrow_and_update().unwrap_or(LEASE_ASSUMED);
-        let period = duration / BEATS_PER_LEASE;
+        // Counted from the last beat's start: a slow answer delays nothing.
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(period) => {}
+            () = tokio::time::sleep_until(last + duration / BEATS_PER_LEASE) => {}
             // The first answer names the lease's length: start over with it.
             Ok(()) = lease.changed() => continue,
         }
+        last = Instant::now();
         let running = held.all();
         if !running.is_empty() {
-            beat(&client, &worker, &running, period).await;
+            beat(&client, &worker, &running, duration / BEAT_DEADLINES_PER_LEASE).await;
         }
     }
 }

@@ -107,6 +107,17 @@ pub fn texts_needed(paths: &[&str]) -> Vec<String> {
         .collect()
 }
 
+/// Whether a file of cp's folder would travel to the output. `path` is
+/// relative to the folder, with `/` between its parts.
+pub fn travels(path: &str) -> bool {
+    select::choose(path) == select::Choice::Take
+}
+
+/// Whether files in this folder of a checkpoint, one level down, may travel.
+pub fn is_read_folder(name: &str) -> bool {
+    select::is_read_folder(name)
+}
+
 /// Decides every side file of the output.
 ///
 /// # Errors

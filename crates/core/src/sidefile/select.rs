@@ -120,6 +120,11 @@ fn choose_at_the_top(name: &str) -> Choice {
     }
 }
 
+/// Whether some file in a folder one level down may be taken.
+pub(super) fn is_read_folder(folder: &str) -> bool {
+    folder == ADDITIONAL_TEMPLATES.trim_end_matches('/') || is_module_folder(folder)
+}
+
 /// Whether a file one folder down is taken: chat templates, and the settings
 /// (not the weights) of the modules of sentence-transformers.
 fn is_taken_in(folder: &str, name: &str) -> bool {

@@ -8,9 +8,9 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use chatvec_core::ids::{Crc64, FileOrdinal};
-use chatvec_core::manifest::{self, FILE_NAME as MANIFEST_NAME, Output, Record};
-use chatvec_core::plan::INDEX_NAME;
+use chatvec_core::manifest::{self, FILE_NAME as MANIFEST_NAME, Output, PublishState, Record};
 use chatvec_core::problem::Problem;
+use chatvec_core::sidefile::travels;
 use chatvec_core::stats::report::FILE_NAME as REPORT_NAME;
 use chatvec_core::task::FailureKind;
 use crc_fast::{CrcAlgorithm, checksum};
@@ -112,15 +112,18 @@ fn claim(finished: &Finished, record: &Record) -> Result<Result<(), JobError>, L
         return Ok(Ok(()));
     }
     let claim = manifest::claim(record);
-    let placed = match finished.overwrite {
+    // A complete checkpoint may be overwritten; one that is being published may not.
+    let is_claimed = matches!(&standing, Some(Ok(standing)) if standing.state == PublishState::Publishing);
+    let placed = match finished.overwrite && !is_claimed {
         true => write_manifest(finished, &claim, rename),
         false => write_manifest(finished, &claim, rename_noreplace),
     };
     match placed {
         Err(error) if error.io_kind() == Some(io::ErrorKind::AlreadyExists) => {
             let path = finished.output.root().join(MANIFEST_NAME);
-            let message = "another job published into this folder meanwhile";
-            let problem = Problem::new(path.display().to_string(), message).with_hint("submit the job with another output");
+            let message = "another job has published, or is publishing, into this folder";
+            let problem = Problem::new(path.display().to_string(), message)
+                .with_hint("submit the job with another output; if the other job is dead, remove this file first");
             Ok(Err(failure(FailureKind::BadInput, problem)))
         }
         outcome => outcome.map(Ok),
@@ -156,7 +159,8 @@ fn move_into_place(finished: &Finished, name: &str) -> Result<(), LocalError> {
 }
 
 /// Removes what an earlier checkpoint leaves that a loader would prefer to the
-/// new one, or take for a part of it: weights, indexes and adapters.
+/// new one, or take for a part of it: weights, indexes, adapters, and side
+/// files that the new one does not have.
 fn remove_leftovers(finished: &Finished) -> Result<(), LocalError> {
     let root = finished.output.root();
     let entries = fs::read_dir(root).map_err(|error| LocalError::io("list", root, error))?;
@@ -173,7 +177,9 @@ fn is_leftover(finished: &Finished, path: &Path) -> bool {
     const LOADED: [&str; 6] = [".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json"];
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
     let is_new = finished.blueprint.files.iter().any(|file| file.name == name)
-        || (name == INDEX_NAME && finished.blueprint.index.is_some());
-    let is_loaded = LOADED.iter().any(|suffix| name.ends_with(suffix)) || name.starts_with("adapter_");
+        || sides(finished).any(|side| side.path == name);
+    let is_loaded = LOADED.iter().any(|suffix| name.ends_with(suffix))
+        || name.starts_with("adapter_")
+        || travels(name);
     path.is_file() && is_loaded && !is_new
 }

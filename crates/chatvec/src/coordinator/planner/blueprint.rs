@@ -126,8 +126,8 @@ fn planned_tensor(decision: &Decision) -> PlannedTensor {
 
 fn planned_side(side: &SideFile, draft: &Draft) -> PlannedSide {
     let content = match &side.content {
-        Content::Copy => SideContent::Copy(draft.pins.cp[&side.path].clone()),
-        Content::CopyFromChat { path } => SideContent::Copy(draft.pins.chat[path].clone()),
+        Content::Copy => SideContent::Copy(draft.inputs.small_files(Role::Cp)[&side.path].clone()),
+        Content::CopyFromChat { path } => SideContent::Copy(draft.inputs.small_files(Role::Chat(0))[path].clone()),
         Content::Bytes(bytes) => {
             SideContent::Text(String::from_utf8(bytes.clone()).expect("edited side files are JSON or templates: text"))
         }

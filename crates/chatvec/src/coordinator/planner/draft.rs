@@ -8,10 +8,9 @@ use chatvec_core::plan::{self, PartSize, Plan};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 use chatvec_core::sidefile::{self, Folder, SidePlan, SideRequest};
-use chatvec_core::task::SourceFile;
 
 use super::SurveyedInputs;
-use crate::storage::{OutputFolder, Surveyed};
+use crate::storage::OutputFolder;
 
 /// A job decided to the last byte's place, and nothing written yet.
 #[derive(Debug)]
@@ -22,19 +21,10 @@ pub struct Draft {
     pub plan: Plan,
     /// The side files.
     pub sides: SidePlan,
-    /// The small files of cp and of the first chat with their pins, by path.
-    pub(super) pins: SmallFiles,
     /// What the user should know and nothing stops for.
     pub warnings: Vec<Problem>,
     /// cp's README, for the model card.
     pub(super) cp_card: Option<Vec<u8>>,
-}
-
-/// The pinned side files of the two folders that they may come from.
-#[derive(Debug, Default)]
-pub(super) struct SmallFiles {
-    pub(super) cp: BTreeMap<String, SourceFile>,
-    pub(super) chat: BTreeMap<String, SourceFile>,
 }
 
 /// Decides everything about a job.
@@ -45,9 +35,9 @@ pub fn draft(recipe: &Recipe, part_size: PartSize) -> Result<Draft, Vec<Problem>
     let output = OutputFolder::at(&recipe.output.url).map_err(|problem| vec![problem])?;
     let inputs = SurveyedInputs::survey(recipe)?;
     output.check_apart_from(&inputs.folders()).map_err(|problem| vec![problem])?;
-    let cp = Texts::read(inputs.of(Role::Cp), "cp")?;
-    let chat = Texts::read(inputs.of(Role::Chat(0)), "vectors[0].chat")?;
-    let base = Texts::read(inputs.of(Role::Base(0)), "vectors[0].base")?;
+    let cp = Texts::read(&inputs, Role::Cp)?;
+    let chat = Texts::read(&inputs, Role::Chat(0))?;
+    let base = Texts::read(&inputs, Role::Base(0))?;
 
     let planned = plan::plan(recipe, &inputs.inputs(), inputs.sources(), part_size);
     let untie = planned.as_ref().is_ok_and(|plan| plan.alignment.untie);
@@ -74,36 +64,30 @@ pub fn draft(recipe: &Recipe, part_size: PartSize) -> Result<Draft, Vec<Problem>
     warnings.extend(plan.alignment.warnings.iter().cloned());
     warnings.extend(sides.warnings.iter().cloned());
     let cp_card = cp.texts.get("README.md").cloned();
-    let pins = SmallFiles { cp: cp.pins, chat: chat.pins };
-    Ok(Draft { inputs, plan, sides, pins, warnings, cp_card })
+    Ok(Draft { inputs, plan, sides, warnings, cp_card })
 }
 
 /// The small files of one input that decide something, read whole.
 struct Texts {
     files: Vec<(String, u64)>,
     texts: BTreeMap<String, Vec<u8>>,
-    pins: BTreeMap<String, SourceFile>,
 }
 
 impl Texts {
-    fn read(surveyed: &Surveyed, role: &str) -> Result<Self, Vec<Problem>> {
+    fn read(inputs: &SurveyedInputs, role: Role) -> Result<Self, Vec<Problem>> {
+        let surveyed = inputs.of(role);
         let files: Vec<_> = surveyed.listing.iter().map(|file| (file.name.clone(), file.size)).collect();
         let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
-        let mut texts = BTreeMap::new();
-        let mut pins = BTreeMap::new();
         let failed = |problem: Problem| vec![Problem { subject: format!("{role}: {}", problem.subject), ..problem }];
+        let mut texts = BTreeMap::new();
         for name in sidefile::texts_needed(&names) {
-            let (bytes, pin) = surveyed.read_small(&name).map_err(failed)?;
-            pins.insert(name.clone(), pin);
+            let (bytes, read) = surveyed.read_small(&name).map_err(failed)?;
+            if inputs.small_files(role).get(&name) != Some(&read) {
+                return Err(failed(Problem::new(&read.url, "changed while the merge was planned").with_hint("try again")));
+            }
             texts.insert(name, bytes);
         }
-        for (name, _) in &files {
-            // A file that was read keeps the pin that it was read under.
-            if !pins.contains_key(name) {
-                pins.insert(name.clone(), surveyed.pin(name).map_err(failed)?);
-            }
-        }
-        Ok(Self { files, texts, pins })
+        Ok(Self { files, texts })
     }
 
     fn folder(&self) -> Folder<'_> {

@@ -8,14 +8,21 @@ use chatvec_core::ids::Digest;
 use chatvec_core::manifest::{self, InputFile};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
+use chatvec_core::sidefile;
 use chatvec_core::task::SourceFile;
 
 use crate::storage::{Location, Surveyed, survey};
+
+/// Small files of a checkpoint by their path in it, pinned.
+pub(super) type SmallFiles = BTreeMap<String, SourceFile>;
 
 /// Every checkpoint of a recipe, each surveyed once however often it is named.
 #[derive(Debug)]
 pub struct SurveyedInputs {
     surveyed: Vec<Surveyed>,
+    /// By position in `surveyed`: the small files that decide something, or
+    /// travel to the output, by path.
+    small: Vec<SmallFiles>,
     /// Position in `surveyed` and of its first weight file among all sources.
     roles: BTreeMap<Role, usize>,
     first_sources: Vec<usize>,
@@ -49,13 +56,19 @@ impl SurveyedInputs {
             surveys.into_iter().map(|one| one.join().expect("a survey does not panic")).collect()
         });
         let mut surveyed = Vec::new();
+        let mut small = Vec::new();
         for (ordinal, outcome) in outcomes.into_iter().enumerate() {
-            match outcome {
-                Ok(one) => surveyed.push(one),
-                Err(error) => {
-                    let role = *roles.iter().find(|(_, named)| **named == ordinal).expect("each location has a role").0;
-                    problems.extend(error.problems().into_iter().map(|problem| of_role(role, problem)));
+            let role = *roles.iter().find(|(_, named)| **named == ordinal).expect("each location has a role").0;
+            let pinned = outcome.map_err(|error| error.problems()).and_then(|one| {
+                let small = small_files(&one).map_err(|problem| vec![problem])?;
+                Ok((one, small))
+            });
+            match pinned {
+                Ok((one, files)) => {
+                    surveyed.push(one);
+                    small.push(files);
                 }
+                Err(found) => problems.extend(found.into_iter().map(|problem| of_role(role, problem))),
             }
         }
         if !problems.is_empty() {
@@ -70,7 +83,7 @@ impl SurveyedInputs {
                 first
             })
             .collect();
-        Ok(Self { surveyed, roles, first_sources })
+        Ok(Self { surveyed, small, roles, first_sources })
     }
 
     /// The survey of one input.
@@ -79,6 +92,11 @@ impl SurveyedInputs {
     /// If the recipe has no such input.
     pub fn of(&self, role: Role) -> &Surveyed {
         &self.surveyed[self.roles[&role]]
+    }
+
+    /// The small files of one input.
+    pub(super) fn small_files(&self, role: Role) -> &SmallFiles {
+        &self.small[self.roles[&role]]
     }
 
     /// Every input with its role.
@@ -114,15 +132,18 @@ impl SurveyedInputs {
 
     /// What the manifest says of the inputs.
     pub fn records(&self) -> Vec<manifest::Input> {
-        let file = |(named, source): (&chatvec_core::checkpoint::WeightFile, &SourceFile)| InputFile {
-            name: named.name.clone(),
+        let file = |(name, source): (&String, &SourceFile)| InputFile {
+            name: name.clone(),
             size: source.size,
             pin: source.pin.clone(),
         };
-        let record = |(role, surveyed): (Role, &Surveyed)| manifest::Input {
-            role: role.to_string(),
-            url: surveyed.location.to_string(),
-            files: surveyed.checkpoint.files.iter().zip(&surveyed.weight_files).map(file).collect(),
+        let record = |(role, surveyed): (Role, &Surveyed)| {
+            let weights = surveyed.checkpoint.files.iter().map(|file| &file.name).zip(&surveyed.weight_files);
+            manifest::Input {
+                role: role.to_string(),
+                url: surveyed.location.to_string(),
+                files: weights.chain(self.small_files(role)).map(file).collect(),
+            }
         };
         self.all().map(record).collect()
     }
@@ -138,6 +159,13 @@ impl SurveyedInputs {
                 })),
         )
     }
+}
+
+/// Pins the files that decide something, or may travel to the output.
+fn small_files(surveyed: &Surveyed) -> Result<SmallFiles, Problem> {
+    let names = surveyed.listing.iter().map(|file| file.name.as_str());
+    let small = names.filter(|name| sidefile::travels(name) || !sidefile::texts_needed(&[name]).is_empty());
+    small.map(|name| Ok((name.to_owned(), surveyed.pin(name)?))).collect()
 }
 
 /// The checkpoints that a recipe names.

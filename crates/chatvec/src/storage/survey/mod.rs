@@ -20,6 +20,7 @@ use chatvec_core::checkpoint::{
 };
 use chatvec_core::header::{self, HeaderError};
 use chatvec_core::problem::Problem;
+use chatvec_core::sidefile::is_read_folder;
 use chatvec_core::task::SourceFile;
 
 use super::Location;
@@ -124,9 +125,7 @@ fn list_location(location: &Location) -> Result<Vec<ListedFile>, SurveyError> {
     Ok(listing)
 }
 
-/// Folders that are listed too: what a Hub cache's hint and the chat templates need.
-const LISTED_FOLDERS: [&str; 2] = [SNAPSHOTS, "additional_chat_templates/"];
-
+/// The folder of a Hub cache by which it is recognised.
 const SNAPSHOTS: &str = "snapshots/";
 
 /// Lists files and folders, through links. Pipes, sockets and devices are no
@@ -142,8 +141,9 @@ fn list(folder: &Path, prefix: &str, listing: &mut Vec<ListedFile>) -> Result<()
         let metadata = fs::metadata(&path).map_err(|error| FileError::of(&path, error))?;
         let mut name = format!("{prefix}{name}");
         if metadata.is_dir() {
+            let is_listed = prefix.is_empty() && is_read_folder(&name);
             name.push('/');
-            if LISTED_FOLDERS.contains(&name.as_str()) {
+            if is_listed || name == SNAPSHOTS {
                 list(&path, &name, listing)?;
             }
             listing.push(ListedFile { name, size: 0 });
