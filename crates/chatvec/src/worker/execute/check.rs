@@ -197,7 +197,7 @@ mod tests {
         let mut spec = good();
         change(&mut spec);
         match check(&spec) {
-            Err(Stop::Failed(failure)) if failure.kind == FailureKind::Internal => failure.message,
+            Err(Stop::Failed(failure)) if failure.kind == FailureKind::Internal => failure.problem.message,
             other => panic!("expected an internal failure, found {other:?}"),
         }
     }

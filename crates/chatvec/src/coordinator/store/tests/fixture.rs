@@ -5,6 +5,7 @@ use chatvec_core::ids::{
     Crc64, Digest, FileOrdinal, JobId, PartOrdinal, RequestId, TaskOrdinal, WorkerId,
 };
 use chatvec_core::job::JobState;
+use chatvec_core::problem::Problem;
 use chatvec_core::task::{FailureKind, Lease, TaskFailure, TaskState};
 
 use crate::coordinator::store::{

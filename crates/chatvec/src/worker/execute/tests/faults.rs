@@ -209,7 +209,7 @@ fn a_nan_that_is_written_while_the_task_runs_is_a_changed_source() {
         failure.kind,
         FailureKind::SourceChanged,
         "{}",
-        failure.message
+        failure.problem.message
     );
 }
 
