@@ -108,7 +108,6 @@ async fn merge(
     let watch = |event: Event<'_>| match event {
         Event::Resumed(resumed) => {
             kept = resumed.kept_bytes;
-            progress.start_at(kept);
             let kept = text::size(kept);
             progress.note(&format!(
                 "going on with an unfinished merge: {kept} are done and verified"

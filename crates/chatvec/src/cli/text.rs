@@ -101,6 +101,14 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
+/// A duration without fractions: `12 s`, `4 min 05 s`, `2 h 07 min`.
+pub(super) fn whole_seconds(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..60 => format!("{seconds} s"),
+        _ => duration(time),
+    }
+}
+
 /// Bytes a second; 0 for no time at all.
 pub(super) fn rate(bytes: u64, time: Duration) -> u64 {
     let seconds = time.as_secs_f64();

@@ -60,6 +60,11 @@ impl State {
         Ok(manifest.state == PublishState::Complete && manifest.key == self.key && self.has_all_files(&manifest))
     }
 
+    /// Whether a run left something in the state folder, or is at work there.
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.output.state_dir().exists()
+    }
+
     fn manifest(&self) -> Result<Option<Manifest>, EmbeddedError> {
         let bytes = self.output.manifest().context("the output folder cannot be read")?;
         // A manifest of another program is just a file that is in the way.

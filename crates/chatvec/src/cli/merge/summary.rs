@@ -164,7 +164,7 @@ impl Summary {
             Outcome::AlreadyPublished => {
                 writeln!(
                     out,
-                    "already published: {} holds this very merge, nothing was done",
+                    "already published: {} holds this very merge",
                     self.output
                 )?;
             }
