@@ -21,7 +21,11 @@ pub struct CancelArgs {
 
 pub(super) fn run(args: &CancelArgs) -> Result<Exit, Failure> {
     telemetry::init(DefaultLevel::Warn, LogFormat::Text);
-    let job = block_on(async { Remote::new(&args.address)?.cancel(&JobId(args.job.clone())).await })?;
+    let job = block_on(async {
+        Remote::new(&args.address)?
+            .cancel(&JobId(args.job.clone()))
+            .await
+    })?;
     watch::show(&job, args.output)?;
     Ok(Exit::Success)
 }

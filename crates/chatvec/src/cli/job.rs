@@ -50,15 +50,32 @@ struct ErrorJson {
 
 impl From<&JobView> for JobJson {
     fn from(job: &JobView) -> Self {
-        let ProgressView { bytes_total, bytes_done, tasks_total, tasks_done, tasks_leased, retries } = job.progress;
+        let ProgressView {
+            bytes_total,
+            bytes_done,
+            tasks_total,
+            tasks_done,
+            tasks_leased,
+            retries,
+        } = job.progress;
         let error = job.error.as_ref();
         Self {
             job_id: job.job.0.clone(),
             request_id: job.request.0.clone(),
             state: job.state,
             output: job.recipe.output.url.clone(),
-            progress: ProgressJson { bytes_total, bytes_done, tasks_total, tasks_done, tasks_leased, retries },
-            error: error.map(|(kind, problems)| ErrorJson { kind: *kind, problems: problems.clone() }),
+            progress: ProgressJson {
+                bytes_total,
+                bytes_done,
+                tasks_total,
+                tasks_done,
+                tasks_leased,
+                retries,
+            },
+            error: error.map(|(kind, problems)| ErrorJson {
+                kind: *kind,
+                problems: problems.clone(),
+            }),
             revision: job.revision,
             created: utc(job.created),
             ended: job.ended.map(utc),
@@ -78,9 +95,14 @@ pub(super) fn write(job: &JobView, out: &mut dyn Write) -> io::Result<()> {
     ];
     if progress.tasks_total > 0 {
         let (done, total) = (size(progress.bytes_done), size(progress.bytes_total));
-        rows.push(row("done", format!("{}, {done} of {total}", percent(progress))));
-        let mut tasks =
-            format!("{} of {} done, {} running", progress.tasks_done, progress.tasks_total, progress.tasks_leased);
+        rows.push(row(
+            "done",
+            format!("{}, {done} of {total}", percent(progress)),
+        ));
+        let mut tasks = format!(
+            "{} of {} done, {} running",
+            progress.tasks_done, progress.tasks_total, progress.tasks_leased
+        );
         if progress.retries > 0 {
             tasks.push_str(&format!(", {} retried", progress.retries));
         }
@@ -106,15 +128,22 @@ pub(super) fn write(job: &JobView, out: &mut dyn Write) -> io::Result<()> {
 /// A line of a list of jobs: id, state, share, output, time.
 pub(super) fn row(job: &JobView) -> [String; 5] {
     let done = percent(&job.progress);
-    [job.job.0.clone(), job.state.to_string(), done, utc(job.created), job.recipe.output.url.clone()]
+    [
+        job.job.0.clone(),
+        job.state.to_string(),
+        done,
+        utc(job.created),
+        job.recipe.output.url.clone(),
+    ]
 }
 
 /// How a command ends that waited for the job.
 pub(super) fn end(job: &JobView) -> Result<Exit, Failure> {
     match (job.state, &job.error) {
-        (JobState::Failed, Some((kind, problems))) => {
-            Err(Failure::Problems { exit: Exit::of_kind(*kind), problems: problems.clone() })
-        }
+        (JobState::Failed, Some((kind, problems))) => Err(Failure::Problems {
+            exit: Exit::of_kind(*kind),
+            problems: problems.clone(),
+        }),
         (JobState::Failed | JobState::Cancelled, _) => Ok(Exit::Failed),
         _ => Ok(Exit::Success),
     }
@@ -138,11 +167,16 @@ fn utc(time: TimeMs) -> String {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
@@ -156,14 +190,22 @@ mod tests {
     use super::*;
 
     fn job(state: JobState) -> JobView {
-        let recipe = "{cp: /cp, vectors: [{chat: /chat, base: /base, lambda: 1}], output: {url: /out}}";
+        let recipe =
+            "{cp: /cp, vectors: [{chat: /chat, base: /base, lambda: 1}], output: {url: /out}}";
         JobView {
             job: JobId("j1".to_owned()),
             request: RequestId("r1".to_owned()),
             state,
             recipe: Recipe::parse(recipe).unwrap().recipe,
             error: None,
-            progress: ProgressView { bytes_total: 2000, bytes_done: 1999, tasks_total: 4, tasks_done: 3, tasks_leased: 1, retries: 0 },
+            progress: ProgressView {
+                bytes_total: 2000,
+                bytes_done: 1999,
+                tasks_total: 4,
+                tasks_done: 3,
+                tasks_leased: 1,
+                retries: 0,
+            },
             revision: 3,
             created: TimeMs(1_709_251_199_999),
             ended: None,
@@ -172,7 +214,11 @@ mod tests {
 
     fn failed(kind: FailureKind) -> JobView {
         let problems = vec![Problem::new("cp", "no such folder").with_hint("give the folder")];
-        JobView { error: Some((kind, problems)), ended: Some(TimeMs(0)), ..job(JobState::Failed) }
+        JobView {
+            error: Some((kind, problems)),
+            ended: Some(TimeMs(0)),
+            ..job(JobState::Failed)
+        }
     }
 
     #[test]
@@ -209,7 +255,8 @@ failed: BAD_INPUT
 
     #[test]
     fn the_json_has_the_names_that_scripts_rely_on() {
-        let json = serde_json::to_value(JobJson::from(&failed(FailureKind::SourceChanged))).unwrap();
+        let json =
+            serde_json::to_value(JobJson::from(&failed(FailureKind::SourceChanged))).unwrap();
         assert_eq!(json["job_id"], "j1");
         assert_eq!(json["state"], "FAILED");
         assert_eq!(json["progress"]["bytes_done"], 1999);
@@ -222,8 +269,14 @@ failed: BAD_INPUT
     fn whoever_waits_learns_how_it_ended() {
         assert_eq!(end(&job(JobState::Succeeded)).unwrap(), Exit::Success);
         assert_eq!(end(&job(JobState::Cancelled)).unwrap(), Exit::Failed);
-        assert_eq!(end(&failed(FailureKind::BadInput)).unwrap_err().exit(), Exit::BadInput);
-        assert_eq!(end(&failed(FailureKind::SourceChanged)).unwrap_err().exit(), Exit::Failed);
+        assert_eq!(
+            end(&failed(FailureKind::BadInput)).unwrap_err().exit(),
+            Exit::BadInput
+        );
+        assert_eq!(
+            end(&failed(FailureKind::SourceChanged)).unwrap_err().exit(),
+            Exit::Failed
+        );
     }
 
     #[test]

@@ -33,14 +33,22 @@ struct ListJson {
 
 pub(super) fn run(args: &ListArgs) -> Result<Exit, Failure> {
     telemetry::init(DefaultLevel::Warn, LogFormat::Text);
-    let jobs = block_on(async { Remote::new(&args.address)?.list(&args.state, args.limit as usize).await })?;
+    let jobs = block_on(async {
+        Remote::new(&args.address)?
+            .list(&args.state, args.limit as usize)
+            .await
+    })?;
     match args.output {
         OutputFormat::Text => {
             let title = ["JOB", "STATE", "DONE", "CREATED", "OUTPUT"].map(str::to_owned);
-            let rows: Vec<_> = std::iter::once(title).chain(jobs.iter().map(job::row)).collect();
+            let rows: Vec<_> = std::iter::once(title)
+                .chain(jobs.iter().map(job::row))
+                .collect();
             output::print(|out| write_rows(&rows, "", out))?;
         }
-        OutputFormat::Json => output::print_json(&ListJson { jobs: jobs.iter().map(JobJson::from).collect() })?,
+        OutputFormat::Json => output::print_json(&ListJson {
+            jobs: jobs.iter().map(JobJson::from).collect(),
+        })?,
     }
     Ok(Exit::Success)
 }
@@ -48,7 +56,10 @@ pub(super) fn run(args: &ListArgs) -> Result<Exit, Failure> {
 /// A state by its name in either case.
 fn state(text: &str) -> Result<JobState, String> {
     text.to_ascii_uppercase().parse().map_err(|_| {
-        let names: Vec<_> = JobState::ALL.iter().map(|state| state.name().to_ascii_lowercase()).collect();
+        let names: Vec<_> = JobState::ALL
+            .iter()
+            .map(|state| state.name().to_ascii_lowercase())
+            .collect();
         format!("expected one of {}", names.join(", "))
     })
 }

@@ -34,8 +34,15 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
     let draft = draft.map_err(|problems| Failure::bad_input(given.named(problems)))?;
     // A warning: an earlier merge may stand there that this one would go on with.
     let folder = OutputFolder::at(&given.recipe.output.url);
-    let taken = folder.and_then(|folder| folder.check_free(given.recipe.output.overwrite)).err();
-    let warnings = given.warnings.iter().chain(&draft.warnings).cloned().chain(given.named(Vec::from_iter(taken)));
+    let taken = folder
+        .and_then(|folder| folder.check_free(given.recipe.output.overwrite))
+        .err();
+    let warnings = given
+        .warnings
+        .iter()
+        .chain(&draft.warnings)
+        .cloned()
+        .chain(given.named(Vec::from_iter(taken)));
     let report = Report::new(&given.recipe, &draft, warnings.collect(), args.tensors);
     match args.output {
         OutputFormat::Text => output::print(|out| text::write(&report, out))?,

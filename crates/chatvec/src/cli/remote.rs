@@ -36,7 +36,12 @@ const PAGE_MAX: u32 = 500;
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Address {
     /// The address of the coordinator.
-    #[arg(long, value_name = "URL", env = "CHATVEC_COORDINATOR", default_value = "http://127.0.0.1:7070")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CHATVEC_COORDINATOR",
+        default_value = "http://127.0.0.1:7070"
+    )]
     coordinator: String,
 }
 
@@ -51,11 +56,15 @@ impl Address {
     pub(super) fn channel(&self) -> Result<Channel, Failure> {
         let bad = |message: String| {
             let problem = Problem::new("--coordinator", message);
-            Failure::bad_input(vec![problem.with_hint("give an address such as `http://127.0.0.1:7070`")])
+            Failure::bad_input(vec![
+                problem.with_hint("give an address such as `http://127.0.0.1:7070`"),
+            ])
         };
         let url = match self.coordinator.split_once("://") {
             Some(("http", _)) => self.coordinator.clone(),
-            Some((scheme, _)) => return Err(bad(format!("expected `http://`, found `{scheme}://`"))),
+            Some((scheme, _)) => {
+                return Err(bad(format!("expected `http://`, found `{scheme}://`")));
+            }
             None => format!("http://{}", self.coordinator),
         };
         channel::remote(&url).map_err(|error| bad(error.to_string()))
@@ -75,40 +84,74 @@ impl Remote {
         let service = MergeServiceClient::new(address.channel()?)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { address: address.to_string(), service })
+        Ok(Self {
+            address: address.to_string(),
+            service,
+        })
     }
 
     /// Submits a job. A repeat with the same id finds the first job.
-    pub(super) async fn create(&self, request_id: &RequestId, recipe: &Recipe) -> Result<JobView, Failure> {
-        let message =
-            v1::CreateJobRequest { request_id: request_id.0.clone(), recipe: Some(recipe_to_wire(recipe)) };
-        let call = |mut service: MergeServiceClient<_>, request| async move { service.create_job(request).await };
+    pub(super) async fn create(
+        &self,
+        request_id: &RequestId,
+        recipe: &Recipe,
+    ) -> Result<JobView, Failure> {
+        let message = v1::CreateJobRequest {
+            request_id: request_id.0.clone(),
+            recipe: Some(recipe_to_wire(recipe)),
+        };
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.create_job(request).await
+        };
         view(self.call(message, call).await?.job)
     }
 
     /// A job as it stands.
     pub(super) async fn get(&self, job: &JobId) -> Result<JobView, Failure> {
-        let message = v1::GetJobRequest { job_id: job.0.clone() };
-        let call = |mut service: MergeServiceClient<_>, request| async move { service.get_job(request).await };
+        let message = v1::GetJobRequest {
+            job_id: job.0.clone(),
+        };
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.get_job(request).await
+        };
         view(self.call(message, call).await?.job)
     }
 
     /// Stops a job. One that is stopped stays so: a repeat does no harm.
     pub(super) async fn cancel(&self, job: &JobId) -> Result<JobView, Failure> {
-        let message = v1::CancelJobRequest { job_id: job.0.clone() };
-        let call = |mut service: MergeServiceClient<_>, request| async move { service.cancel_job(request).await };
+        let message = v1::CancelJobRequest {
+            job_id: job.0.clone(),
+        };
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.cancel_job(request).await
+        };
         view(self.call(message, call).await?.job)
     }
 
     /// The newest jobs in one of these states, or in any.
-    pub(super) async fn list(&self, states: &[JobState], limit: usize) -> Result<Vec<JobView>, Failure> {
+    pub(super) async fn list(
+        &self,
+        states: &[JobState],
+        limit: usize,
+    ) -> Result<Vec<JobView>, Failure> {
         let mut jobs = Vec::new();
         let mut page_token = String::new();
         loop {
-            let page_size = u32::try_from(limit - jobs.len()).unwrap_or(PAGE_MAX).min(PAGE_MAX);
-            let states = states.iter().map(|state| v1::JobState::from(*state).into()).collect();
-            let message = v1::ListJobsRequest { states, page_size, page_token };
-            let call = |mut service: MergeServiceClient<_>, request| async move { service.list_jobs(request).await };
+            let page_size = u32::try_from(limit - jobs.len())
+                .unwrap_or(PAGE_MAX)
+                .min(PAGE_MAX);
+            let states = states
+                .iter()
+                .map(|state| v1::JobState::from(*state).into())
+                .collect();
+            let message = v1::ListJobsRequest {
+                states,
+                page_size,
+                page_token,
+            };
+            let call = |mut service: MergeServiceClient<_>, request| async move {
+                service.list_jobs(request).await
+            };
             let page = self.call(message, call).await?;
             for job in page.jobs {
                 jobs.push(view(Some(job))?);
@@ -151,7 +194,10 @@ impl Remote {
         last: &mut JobView,
         seen: &mut impl FnMut(&JobView) -> Result<(), Failure>,
     ) -> Result<Option<Status>, Failure> {
-        let message = v1::WatchJobRequest { job_id: job.0.clone(), after_revision: last.revision };
+        let message = v1::WatchJobRequest {
+            job_id: job.0.clone(),
+            after_revision: last.revision,
+        };
         let mut changes = match self.service.clone().watch_job(message).await {
             Ok(changes) => changes.into_inner(),
             Err(status) if is_passing(&status) => return Ok(Some(status)),
@@ -214,14 +260,18 @@ fn failure(address: &str, status: &Status) -> Failure {
         None => Exit::Failed,
     };
     let problem = match (exit, Reason::of(status)) {
-        (Exit::TryAgain, None) => {
-            Problem::new(address, format!("the coordinator cannot be reached: {}", reached(status)))
-                .with_hint("start one by `chatvec serve`, or give its address by --coordinator")
-        }
+        (Exit::TryAgain, None) => Problem::new(
+            address,
+            format!("the coordinator cannot be reached: {}", reached(status)),
+        )
+        .with_hint("start one by `chatvec serve`, or give its address by --coordinator"),
         (_, Some(Reason::RequestIdReused)) => Problem::new("--request-id", status.message()),
         _ => Problem::new(address, status.message()),
     };
-    Failure::Problems { exit, problems: vec![problem] }
+    Failure::Problems {
+        exit,
+        problems: vec![problem],
+    }
 }
 
 /// The innermost cause: `connection refused` says more than `transport error`.
@@ -246,13 +296,17 @@ fn is_passing(status: &Status) -> bool {
 
 /// Full jitter under a ceiling that doubles.
 fn pause(failures: u32) -> Duration {
-    let ceiling = PAUSE_FIRST.saturating_mul(1 << failures.min(10)).min(PAUSE_MAX);
+    let ceiling = PAUSE_FIRST
+        .saturating_mul(1 << failures.min(10))
+        .min(PAUSE_MAX);
     ceiling.mul_f64(identity::jitter())
 }
 
 fn view(job: Option<v1::Job>) -> Result<JobView, Failure> {
     let view = JobView::try_from(job.unwrap_or_default()).map_err(anyhow::Error::from);
-    Ok(view.map_err(|error| error.context("the coordinator's answer cannot be read: is it of another version?"))?)
+    Ok(view.map_err(|error| {
+        error.context("the coordinator's answer cannot be read: is it of another version?")
+    })?)
 }
 
 #[cfg(test)]
@@ -282,16 +336,29 @@ mod tests {
 
     #[test]
     fn a_coordinator_that_is_away_is_named_with_advice() {
-        let Failure::Problems { problems, .. } = failure("http://h:1", &Status::unavailable("refused")) else {
+        let Failure::Problems { problems, .. } =
+            failure("http://h:1", &Status::unavailable("refused"))
+        else {
             panic!("it has a problem")
         };
         assert_eq!(problems[0].subject, "http://h:1");
-        assert!(problems[0].hint.as_deref().unwrap().contains("chatvec serve"));
+        assert!(
+            problems[0]
+                .hint
+                .as_deref()
+                .unwrap()
+                .contains("chatvec serve")
+        );
     }
 
     #[tokio::test]
     async fn an_address_may_lack_its_scheme_but_have_no_other() {
-        let channel = |text: &str| Address { coordinator: text.to_owned() }.channel();
+        let channel = |text: &str| {
+            Address {
+                coordinator: text.to_owned(),
+            }
+            .channel()
+        };
         for good in ["http://h:1", "127.0.0.1:7070", "localhost:1"] {
             assert!(channel(good).is_ok(), "{good}");
         }

@@ -58,18 +58,30 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
 
 async fn serve(args: &ServeArgs, state: &Path) -> Result<(), Failure> {
     let stop = signals::interrupt(|| tracing::info!("stopping: calls under way end first"))?;
-    let taken = lock::take(state).with_context(|| format!("cannot write to `{}`", state.display()))?;
+    let taken =
+        lock::take(state).with_context(|| format!("cannot write to `{}`", state.display()))?;
     let _lock = taken.map_err(|held| {
         let message = format!("another coordinator (pid {}) runs on it", held.pid);
-        Failure::try_again(Problem::new(state.display().to_string(), message).with_hint("give another folder by --state"))
+        Failure::try_again(
+            Problem::new(state.display().to_string(), message)
+                .with_hint("give another folder by --state"),
+        )
     })?;
     let listener = server::bind(args.listen).await?;
-    let address = listener.local_addr().context("the listener has no address")?;
-    let store = Store::open_sqlite(&state.join(STORE_NAME)).await.context("the job store cannot be opened")?;
-    let options = CoordinatorOptions { lease_duration_ms: args.lease * 1000, part_size: args.part_size };
+    let address = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    let store = Store::open_sqlite(&state.join(STORE_NAME))
+        .await
+        .context("the job store cannot be opened")?;
+    let options = CoordinatorOptions {
+        lease_duration_ms: args.lease * 1000,
+        part_size: args.part_size,
+    };
     let coordinator = Coordinator::start(store, options);
     if let Some(file) = &args.port_file {
-        write_whole(file, &format!("{address}\n")).with_context(|| format!("cannot write `{}`", file.display()))?;
+        write_whole(file, &format!("{address}\n"))
+            .with_context(|| format!("cannot write `{}`", file.display()))?;
     }
     tracing::info!(server.address = %address, state.folder = %state.display(), "coordinator listens");
     let served = server::serve(&coordinator, listener, stop).await;
@@ -90,10 +102,16 @@ fn write_whole(file: &Path, text: &str) -> io::Result<()> {
 /// ignored.
 fn default_state(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, Failure> {
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
-    let folder = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    let folder = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     folder.map(|folder| folder.join("chatvec")).ok_or_else(|| {
-        let problem = Problem::new("--state", "expected a folder, found neither the flag nor `$HOME`");
-        Failure::bad_input(vec![problem.with_hint("give the folder of the job store by --state")])
+        let problem = Problem::new(
+            "--state",
+            "expected a folder, found neither the flag nor `$HOME`",
+        );
+        Failure::bad_input(vec![
+            problem.with_hint("give the folder of the job store by --state"),
+        ])
     })
 }
 
@@ -104,7 +122,8 @@ mod tests {
     #[test]
     fn the_state_lies_where_the_desktop_keeps_state() {
         let state = |xdg: &'static str, home: &'static str| {
-            let given = move |name: &str| Some(PathBuf::from(if name == "HOME" { home } else { xdg }));
+            let given =
+                move |name: &str| Some(PathBuf::from(if name == "HOME" { home } else { xdg }));
             default_state(given).ok()
         };
         assert_eq!(state("/s", "/h"), Some("/s/chatvec".into()));

@@ -35,11 +35,21 @@ pub(super) fn run(args: &SubmitArgs) -> Result<Exit, Failure> {
     block_on(async {
         let remote = Remote::new(&args.address)?;
         // Always named, so that a call whose answer was lost can be repeated.
-        let request = args.request_id.clone().map_or_else(identity::request_id, RequestId);
-        let created = remote.create(&request, &given.recipe).await.map_err(|failure| match failure {
-            Failure::Problems { exit, problems } => Failure::Problems { exit, problems: given.named(problems) },
-            other => other,
-        })?;
+        let request = args
+            .request_id
+            .clone()
+            .map_or_else(identity::request_id, RequestId);
+        let created =
+            remote
+                .create(&request, &given.recipe)
+                .await
+                .map_err(|failure| match failure {
+                    Failure::Problems { exit, problems } => Failure::Problems {
+                        exit,
+                        problems: given.named(problems),
+                    },
+                    other => other,
+                })?;
         if args.wait {
             output::note(&format!("submitted as {}", created.job));
             return watch::to_the_end(&remote, &created.job, args.output, watch::Show::End).await;

@@ -27,7 +27,13 @@ pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
     telemetry::init(DefaultLevel::Warn, LogFormat::Text);
     block_on(async {
         let remote = Remote::new(&args.address)?;
-        to_the_end(&remote, &JobId(args.job.clone()), args.output, Show::Changes).await
+        to_the_end(
+            &remote,
+            &JobId(args.job.clone()),
+            args.output,
+            Show::Changes,
+        )
+        .await
     })
 }
 

@@ -33,14 +33,21 @@ pub(super) fn run(args: &WorkerArgs) -> Result<Exit, Failure> {
     telemetry::init(DefaultLevel::Info, args.log_format);
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let slot_bytes = SlotOptions::default().memory_bytes() as u64;
-    let slots = slots(args.slots, args.memory, slot_bytes, cores).map_err(|problem| Failure::bad_input(vec![problem]))?;
+    let slots = slots(args.slots, args.memory, slot_bytes, cores)
+        .map_err(|problem| Failure::bad_input(vec![problem]))?;
     block_on(work(args, slots))
 }
 
 async fn work(args: &WorkerArgs, slots: u32) -> Result<Exit, Failure> {
     let drain = signals::interrupt(|| tracing::info!("draining: tasks under way are given back"))?;
     let client = WorkerClient::new(args.address.channel()?);
-    let worker = Worker::new(WorkerOptions { slots, exhausted: WhenExhausted::GoOn }, client);
+    let worker = Worker::new(
+        WorkerOptions {
+            slots,
+            exhausted: WhenExhausted::GoOn,
+        },
+        client,
+    );
     tracing::info!(coordinator.address = %args.address, worker.slots = slots, "worker starts");
     match worker.run(drain).await? {
         WorkerEnd::Drained => {
@@ -62,11 +69,12 @@ fn slots(asked: Option<u32>, memory: u64, slot_bytes: u64, cores: usize) -> Resu
     let needed = u64::from(slots) * slot_bytes;
     let message = format!(
         "expected at least {} for {}, found {}",
-        text::size(needed),
+        text::binary_size(needed),
         text::counted(slots.into(), "slot"),
-        text::size(memory)
+        text::binary_size(memory)
     );
-    Err(Problem::new("--memory", message).with_hint(format!("each slot takes {slot_bytes} bytes")))
+    Err(Problem::new("--memory", message)
+        .with_hint(format!("each slot takes {}", text::binary_size(slot_bytes))))
 }
 
 #[cfg(test)]
@@ -83,7 +91,15 @@ mod tests {
     #[test]
     fn a_budget_that_is_too_small_is_refused_with_what_is_needed() {
         let problem = slots(None, 99, 100, 2).unwrap_err();
-        assert_eq!(problem.message, "expected at least 100 B for 1 slot, found 99 B");
-        assert!(slots(Some(3), 299, 100, 2).unwrap_err().message.contains("300 B for 3 slots"));
+        assert_eq!(
+            problem.message,
+            "expected at least 100 B for 1 slot, found 99 B"
+        );
+        assert!(
+            slots(Some(3), 299, 100, 2)
+                .unwrap_err()
+                .message
+                .contains("300 B for 3 slots")
+        );
     }
 }

@@ -9,6 +9,7 @@ mod state;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
 use chatvec_core::plan::PartSize;
 use chatvec_core::problem::Problem;
@@ -103,11 +104,11 @@ pub async fn merge(
     mut watch: impl FnMut(Event<'_>),
 ) -> Result<MergeEnd, EmbeddedError> {
     let state = State::check(recipe)?;
-    if state.is_published()? {
-        state.sweep()?;
+    // What a run left that died after publishing is removed under the lock.
+    if state.is_published()? && !state.has_leftovers() {
         return Ok(MergeEnd::AlreadyPublished);
     }
-    let (state, store) = match state.open(options.earlier).await? {
+    let (mut state, store) = match state.open(options.earlier).await? {
         Opened::Ready { state, store, resumed } => {
             if let Some(resumed) = resumed {
                 watch(Event::Resumed(resumed));
@@ -116,7 +117,11 @@ pub async fn merge(
         }
         Opened::AlreadyPublished => return Ok(MergeEnd::AlreadyPublished),
     };
-    let end = run(&state, store, options, interrupt, &mut watch).await;
+    let mut end = run(&mut state, store, options, interrupt, &mut watch).await;
+    // The interruption came too late: publishing had begun and went on to its end.
+    if matches!(end, Ok(MergeEnd::Interrupted)) && state.is_published()? {
+        end = Ok(MergeEnd::AlreadyPublished);
+    }
     match &end {
         // What an interrupted job has done is kept for the next run.
         Ok(MergeEnd::Stalled(_) | MergeEnd::Interrupted) | Err(_) => {}
@@ -126,7 +131,7 @@ pub async fn merge(
 }
 
 async fn run(
-    state: &State,
+    state: &mut State,
     store: Store,
     options: EmbeddedOptions,
     interrupt: CancellationToken,
@@ -164,7 +169,7 @@ fn start_workers(count: u32, channel: &Channel, drain: &CancellationToken) -> Jo
 
 /// Submits the job and waits for its end, or for what stops it before.
 async fn follow(
-    state: &State,
+    state: &mut State,
     coordinator: &Coordinator,
     channel: Channel,
     mut workers: JoinSet<anyhow::Result<WorkerEnd>>,
@@ -172,6 +177,7 @@ async fn follow(
     drain: &CancellationToken,
     watch: &mut impl FnMut(Event<'_>),
 ) -> Result<MergeEnd, EmbeddedError> {
+    let mut trouble = coordinator.trouble();
     let mut client = MergeServiceClient::new(channel);
     let request = v1::CreateJobRequest {
         request_id: state.request_id().0,
@@ -179,9 +185,9 @@ async fn follow(
     };
     let created = client.create_job(request).await.map_err(anyhow::Error::from)?.into_inner();
     let job_id = created.job.map(|job| job.job_id).unwrap_or_default();
+    state.note_job(JobId(job_id.clone()));
     let request = v1::WatchJobRequest { job_id, after_revision: 0 };
     let mut changes = client.watch_job(request).await.map_err(anyhow::Error::from)?.into_inner();
-    let mut trouble = coordinator.trouble();
     let end = loop {
         tokio::select! {
             change = changes.message() => {

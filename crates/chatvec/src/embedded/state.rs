@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use anyhow::Context as _;
-use chatvec_core::ids::{Digest, RequestId};
+use chatvec_core::ids::{Digest, JobId, RequestId};
 use chatvec_core::job::JobState;
 use chatvec_core::manifest::{self, Manifest, PublishState};
 use chatvec_core::problem::Problem;
@@ -15,7 +16,7 @@ use crate::coordinator::planner::{Blueprint, SurveyedInputs};
 use crate::coordinator::store::{JobFilter, JobRow, Store};
 use crate::coordinator::{Resumed, resume};
 use crate::storage::lock::{FolderLock, LOCK_NAME, take};
-use crate::storage::{OutputFolder, STATE_DIR};
+use crate::storage::OutputFolder;
 
 /// The job store's file in the state folder.
 const STORE_NAME: &str = "state.db";
@@ -29,6 +30,9 @@ pub(super) struct State {
     output: OutputFolder,
     existed: bool,
     lock: Option<FolderLock>,
+    /// The jobs of this state folder's store. Other jobs may publish into the
+    /// same folder; what is theirs is left alone.
+    jobs: Vec<JobId>,
 }
 
 /// What [`State::open`] found.
@@ -50,7 +54,7 @@ impl State {
         output.check_apart_from(&inputs.folders()).map_err(rejected)?;
         let key = inputs.key(&recipe);
         let existed = output.root().exists();
-        Ok(Self { recipe, inputs, key, output, existed, lock: None })
+        Ok(Self { recipe, inputs, key, output, existed, lock: None, jobs: Vec::new() })
     }
 
     /// Whether the complete result of this very recipe on these very inputs
@@ -60,14 +64,9 @@ impl State {
         Ok(manifest.state == PublishState::Complete && manifest.key == self.key && self.has_all_files(&manifest))
     }
 
-    /// Removes what a run that was killed right after publishing left behind,
-    /// unless it is still alive and does so itself.
-    pub(super) fn sweep(&self) -> Result<(), EmbeddedError> {
-        let state_dir = self.output.state_dir();
-        if state_dir.exists() && matches!(take(&state_dir), Ok(Ok(_))) {
-            self.discard()?;
-        }
-        Ok(())
+    /// Whether a run left something in the state folder, or is at work there.
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.output.state_dir().exists()
     }
 
     fn manifest(&self) -> Result<Option<Manifest>, EmbeddedError> {
@@ -99,13 +98,11 @@ impl State {
         }
         // Whoever held the lock before may have finished.
         if self.is_published()? {
+            self.jobs.extend(self.manifest()?.map(|manifest| manifest.job));
             self.discard()?;
             return Ok(Opened::AlreadyPublished);
         }
-        if earlier == EarlierRun::Restart {
-            self.clear()?;
-        }
-        match self.store_with_job().await? {
+        match self.store_with_job(earlier).await? {
             (store, Some(row)) => {
                 let resumed = self.take_up(&store, &row).await?;
                 Ok(Opened::Ready { state: Box::new(self), store, resumed: Some(resumed) })
@@ -132,15 +129,18 @@ impl State {
     }
 
     /// The store, and the job that an earlier run left unfinished in it.
-    async fn store_with_job(&self) -> Result<(Store, Option<JobRow>), EmbeddedError> {
+    async fn store_with_job(&mut self, earlier: EarlierRun) -> Result<(Store, Option<JobRow>), EmbeddedError> {
         let path = self.output.state_dir().join(STORE_NAME);
         let open = async || Store::open_sqlite(&path).await.context("the job store cannot be opened");
         let store = open().await?;
         let filter = JobFilter { limit: 1, ..JobFilter::default() };
         let newest = store.jobs(&filter).await.context("the job store cannot be read")?.into_iter().next();
+        self.jobs = newest.iter().map(|row| row.job_id.clone()).collect();
+        let is_under_way = |row: &JobRow| !row.state.is_terminal() && row.state != JobState::Planning;
         match newest {
-            Some(row) if !row.state.is_terminal() && row.state != JobState::Planning => Ok((store, Some(row))),
-            // Leftovers of a job that had ended, or of which nothing was done.
+            Some(row) if is_under_way(&row) && earlier == EarlierRun::Resume => Ok((store, Some(row))),
+            // Leftovers: of a job that had ended, of which nothing was done, or
+            // that the user discards.
             Some(_) => {
                 store.close().await;
                 self.clear()?;
@@ -198,32 +198,50 @@ impl State {
         RequestId(self.key.0.clone())
     }
 
-    /// Removes everything in the state folder but the lock.
+    /// Notes the job that this run made, so that its leftovers are known.
+    pub(super) fn note_job(&mut self, job: JobId) {
+        if !self.jobs.contains(&job) {
+            self.jobs.push(job);
+        }
+    }
+
+    /// Removes the unfinished files of our jobs, a claim of theirs on the
+    /// folder, and the store.
     fn clear(&self) -> Result<(), EmbeddedError> {
+        for job in &self.jobs {
+            self.output.partials(job).remove().context("unfinished files cannot be removed")?;
+        }
+        let claim = self.manifest()?.filter(|claim| claim.state == PublishState::Publishing);
+        if claim.is_some_and(|claim| self.jobs.contains(&claim.job)) {
+            remove_file(&self.output.root().join(manifest::FILE_NAME))?;
+        }
         let state_dir = self.output.state_dir();
-        let entries = fs::read_dir(&state_dir).context("the state folder cannot be read")?;
-        for entry in entries {
-            let entry = entry.context("the state folder cannot be read")?;
-            if entry.file_name() == LOCK_NAME {
-                continue;
-            }
-            let path = entry.path();
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.with_context(|| format!("`{}` cannot be removed", path.display()))?;
+        for ending in ["", "-wal", "-shm", "-journal"] {
+            remove_file(&state_dir.join(format!("{STORE_NAME}{ending}")))?;
         }
         Ok(())
     }
 
-    /// Removes the state folder, and an output folder that this run made and
-    /// nothing was published into.
+    /// Removes our state, and an output folder that this run made and nothing
+    /// was published into.
     pub(super) fn discard(&self) -> Result<(), EmbeddedError> {
-        let root = self.output.root();
-        let state_dir = root.join(STATE_DIR);
-        fs::remove_dir_all(&state_dir).with_context(|| format!("`{}` cannot be removed", state_dir.display()))?;
+        self.clear()?;
+        remove_file(&self.output.state_dir().join(LOCK_NAME))?;
+        self.output.forget_if_empty();
         if !self.existed {
             // Not empty: the checkpoint is in it.
-            let _published = fs::remove_dir(root);
+            let _published = fs::remove_dir(self.output.root());
         }
         Ok(())
+    }
+}
+
+/// Removes a file that may be gone already.
+fn remove_file(path: &Path) -> Result<(), EmbeddedError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(anyhow::Error::new(error).context(format!("`{}` cannot be removed", path.display())).into())
+        }
+        _ => Ok(()),
     }
 }

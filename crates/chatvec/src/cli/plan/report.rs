@@ -105,7 +105,12 @@ pub(super) struct SkippedLine {
 
 impl Report {
     /// The report of a draft, with every tensor if asked for.
-    pub(super) fn new(recipe: &Recipe, draft: &Draft, warnings: Vec<Problem>, list_tensors: bool) -> Self {
+    pub(super) fn new(
+        recipe: &Recipe,
+        draft: &Draft,
+        warnings: Vec<Problem>,
+        list_tensors: bool,
+    ) -> Self {
         let plan = &draft.plan;
         let inputs = draft.inputs.all().map(|(role, surveyed)| InputLine {
             role: role.to_string(),
@@ -113,7 +118,10 @@ impl Report {
             tensor_count: surveyed.checkpoint.len(),
             bytes: surveyed.checkpoint.bytes(),
         });
-        let files = plan.files.iter().map(|file| FileLine { name: file.name.clone(), bytes: file.size });
+        let files = plan.files.iter().map(|file| FileLine {
+            name: file.name.clone(),
+            bytes: file.size,
+        });
         Self {
             output: recipe.output.url.clone(),
             inputs: inputs.collect(),
@@ -126,7 +134,11 @@ impl Report {
             bytes_read: plan.bytes_read(),
             bytes_written: plan.bytes_written(),
             part_bytes: plan.part_size.bytes(),
-            part_count: plan.tasks.iter().map(|task| u64::from(task.part_count)).sum(),
+            part_count: plan
+                .tasks
+                .iter()
+                .map(|task| u64::from(task.part_count))
+                .sum(),
             task_count: plan.tasks.len(),
             side_files: side_files(&draft.sides, plan.files.len()),
             warnings,
@@ -140,7 +152,11 @@ fn grouped(decisions: &[Decision]) -> Vec<DecisionLine> {
     for one in decisions {
         let decision = one.outcome.to_string();
         let line = *known.entry(decision.clone()).or_insert_with(|| {
-            lines.push(DecisionLine { decision, tensor_count: 0, bytes: 0 });
+            lines.push(DecisionLine {
+                decision,
+                tensor_count: 0,
+                bytes: 0,
+            });
             lines.len() - 1
         });
         lines[line].tensor_count += 1;
@@ -159,7 +175,11 @@ fn tensor_line(decision: &Decision) -> TensorLine {
 }
 
 fn ignored_line(tensor: &IgnoredTensor) -> IgnoredLine {
-    IgnoredLine { role: tensor.role.to_string(), name: tensor.name.clone(), dtype: tensor.dtype.to_string() }
+    IgnoredLine {
+        role: tensor.role.to_string(),
+        name: tensor.name.clone(),
+        dtype: tensor.dtype.to_string(),
+    }
 }
 
 fn side_files(sides: &SidePlan, weight_files: usize) -> SideFiles {
@@ -172,12 +192,19 @@ fn side_files(sides: &SidePlan, weight_files: usize) -> SideFiles {
         };
         list.push(file.path.clone());
     }
-    files.generated = ["README.md", stats::report::FILE_NAME, manifest::FILE_NAME].map(str::to_owned).to_vec();
+    files.generated = ["README.md", stats::report::FILE_NAME, manifest::FILE_NAME]
+        .map(str::to_owned)
+        .to_vec();
     if weight_files > 1 {
         files.generated.push(INDEX_NAME.to_owned());
     }
     let skipped = sides.skipped.iter();
-    files.skipped = skipped.map(|(path, why)| SkippedLine { path: path.clone(), why: why.clone() }).collect();
+    files.skipped = skipped
+        .map(|(path, why)| SkippedLine {
+            path: path.clone(),
+            why: why.clone(),
+        })
+        .collect();
     files
 }
 
@@ -194,7 +221,12 @@ mod tests {
             name: name.to_owned(),
             dtype: Dtype::BF16,
             shape: vec![4],
-            cp: TensorAt { source: 0, offset: 0, len: 8, dtype: Dtype::BF16 },
+            cp: TensorAt {
+                source: 0,
+                offset: 0,
+                len: 8,
+                dtype: Dtype::BF16,
+            },
             output: Dtype::BF16,
             outcome: Outcome::Keep(keep),
         }
@@ -202,19 +234,40 @@ mod tests {
 
     #[test]
     fn tensors_are_grouped_by_what_happens_to_them() {
-        let decisions = [kept("a", Keep::Rule(0)), kept("b", Keep::Buffer), kept("c", Keep::Rule(0))];
+        let decisions = [
+            kept("a", Keep::Rule(0)),
+            kept("b", Keep::Buffer),
+            kept("c", Keep::Rule(0)),
+        ];
         let lines = grouped(&decisions);
-        let counts: Vec<_> = lines.iter().map(|line| (line.decision.as_str(), line.tensor_count, line.bytes)).collect();
-        assert_eq!(counts, [("kept: rules[0]", 2, 16), ("copied: a buffer that the model computes", 1, 8)]);
+        let counts: Vec<_> = lines
+            .iter()
+            .map(|line| (line.decision.as_str(), line.tensor_count, line.bytes))
+            .collect();
+        assert_eq!(
+            counts,
+            [
+                ("kept: rules[0]", 2, 16),
+                ("copied: a buffer that the model computes", 1, 8)
+            ]
+        );
     }
 
     #[test]
     fn side_files_stand_under_where_they_come_from() {
-        let file = |path: &str, content| SideFile { path: path.to_owned(), content };
+        let file = |path: &str, content| SideFile {
+            path: path.to_owned(),
+            content,
+        };
         let sides = SidePlan {
             files: vec![
                 file("LICENSE", Content::Copy),
-                file("chat_template.jinja", Content::CopyFromChat { path: "chat_template.jinja".to_owned() }),
+                file(
+                    "chat_template.jinja",
+                    Content::CopyFromChat {
+                        path: "chat_template.jinja".to_owned(),
+                    },
+                ),
                 file("config.json", Content::Bytes(vec![])),
             ],
             skipped: vec![("log.txt".to_owned(), "not needed".to_owned())],
@@ -226,6 +279,11 @@ mod tests {
         assert_eq!(files.rewritten, ["config.json"]);
         assert_eq!(files.skipped[0].path, "log.txt");
         assert!(files.generated.iter().any(|name| name == INDEX_NAME));
-        assert!(!side_files(&sides, 1).generated.iter().any(|name| name == INDEX_NAME));
+        assert!(
+            !side_files(&sides, 1)
+                .generated
+                .iter()
+                .any(|name| name == INDEX_NAME)
+        );
     }
 }
