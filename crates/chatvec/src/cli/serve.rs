@@ -12,7 +12,7 @@ use chatvec_core::problem::Problem;
 use super::runtime::block_on;
 use super::{Exit, Failure, signals, size};
 use crate::coordinator::store::Store;
-use crate::coordinator::{Coordinator, CoordinatorOptions};
+use crate::coordinator::{Coordinator, CoordinatorOptions, verify_after_reboot};
 use crate::server;
 use crate::storage::lock;
 use crate::telemetry::{self, DefaultLevel, LogFormat};
@@ -74,6 +74,7 @@ async fn serve(args: &ServeArgs, state: &Path) -> Result<(), Failure> {
     let store = Store::open_sqlite(&state.join(STORE_NAME))
         .await
         .context("the job store cannot be opened")?;
+    verify_after_reboot(&store, state).await?;
     let options = CoordinatorOptions {
         lease_duration_ms: args.lease * 1000,
         part_size: args.part_size,

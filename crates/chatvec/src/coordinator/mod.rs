@@ -27,7 +27,7 @@ use tonic::service::Routes;
 
 use store::{Store, StoreError};
 
-pub use resume::{Resumed, resume};
+pub use resume::{Resumed, resume, verify_after_reboot};
 
 /// Between two looks at the job table without a wake-up.
 const POLL_PERIOD: Duration = Duration::from_secs(1);

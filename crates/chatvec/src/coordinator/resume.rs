@@ -1,12 +1,15 @@
 //! Taking up a job that another process left half-way, on this machine.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
+use anyhow::Context as _;
 use chatvec_core::ids::{FileOrdinal, JobId, TaskOrdinal};
 use chatvec_core::job::JobState;
 
 use super::planner::Blueprint;
-use super::store::{PartRow, Store};
+use super::store::{JobFilter, PartRow, Store};
 use super::view::stored_recipe;
 use crate::storage::local::{LocalError, PartialFile};
 use crate::storage::{OutputFolder, Partials};
@@ -30,6 +33,41 @@ pub struct Resumed {
 /// If the store or an unfinished file cannot be read.
 pub async fn resume(store: &Store, job: &JobId) -> anyhow::Result<Resumed> {
     store.release_all_leases().await?;
+    verify(store, job).await
+}
+
+/// Verifies the finished parts of every job if the machine has started anew
+/// since the last call for this state folder. Workers don't sync what they
+/// write, so a power cut may take bytes whose report was recorded.
+///
+/// # Errors
+/// As of [`resume`].
+pub async fn verify_after_reboot(store: &Store, state_dir: &Path) -> anyhow::Result<()> {
+    let path = state_dir.join(BOOT_NAME);
+    let boot = fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read `{BOOT_ID}`"))?;
+    if fs::read_to_string(&path).is_ok_and(|known| known == boot) {
+        return Ok(());
+    }
+    let states = vec![JobState::Queued, JobState::Running];
+    let filter = JobFilter { states, limit: u32::MAX, page_after: None };
+    for row in store.jobs(&filter).await? {
+        let verified = verify(store, &row.job_id).await?;
+        tracing::info!(
+            job.id = %row.job_id,
+            job.kept_bytes = verified.kept_bytes,
+            job.reopened_tasks = verified.reopened_tasks,
+            "the machine was started anew: finished parts verified"
+        );
+    }
+    fs::write(&path, boot).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// Where Linux names its current run.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// The run of the machine in which the state folder's jobs were last verified.
+const BOOT_NAME: &str = "boot_id";
+
+async fn verify(store: &Store, job: &JobId) -> anyhow::Result<Resumed> {
     let Some(row) = store.job(job).await? else { return Ok(Resumed::default()) };
     if !matches!(row.state, JobState::Queued | JobState::Running) {
         return Ok(Resumed::default());
