@@ -195,6 +195,6 @@ fn more_vectors_than_fit_are_refused_by_name() {
     assert_eq!(failure.kind, FailureKind::Internal);
     assert_eq!(
         failure.problem.to_string(),
-        "tensor `tensor.0`: expected a merge that fits in 16384 bytes of buffers, found one of 40 vectors"
+        "tensor.0: expected a merge that fits in 16384 bytes of buffers, found one of 40 vectors"
     );
 }
