@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 pub use rustix::process::Signal;
 
@@ -170,8 +170,11 @@ impl Process {
     /// # Panics
     /// If the kernel refuses.
     pub fn signal(&self, signal: Signal) {
-        // It is not reaped yet, so the id is still its own.
-        kill_process(Pid::from_child(&self.child), signal).expect("a child can be signalled");
+        // By the descriptor: the id of a reaped process may be another's.
+        match pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => panic!("cannot signal {}: {error}", self.said),
+        }
     }
 
     /// Stops it, and returns when no thread of it runs.
@@ -326,6 +329,13 @@ mod tests {
             (outcome.code, outcome.signal),
             (None, Some(Signal::KILL.as_raw()))
         );
+    }
+
+    #[test]
+    fn a_signal_after_the_end_changes_nothing() {
+        let mut process = shell("exit 4");
+        assert!(process.ends_within(DEADLINE));
+        process.kill().expect_code(4);
     }
 
     #[test]

@@ -3,5 +3,8 @@
 mod scene;
 
 mod bytes;
+mod kill;
 mod oracles;
+mod reference;
+mod resume;
 mod tidy;

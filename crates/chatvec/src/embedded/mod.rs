@@ -103,8 +103,9 @@ pub async fn merge(
     interrupt: CancellationToken,
     mut watch: impl FnMut(Event<'_>),
 ) -> Result<MergeEnd, EmbeddedError> {
-    let state = State::check(recipe)?;
+    let mut state = State::check(recipe)?;
     if state.is_published()? {
+        state.remove_leftovers().await?;
         return Ok(MergeEnd::AlreadyPublished);
     }
     let (state, store) = match state.open(options.earlier).await? {

@@ -111,6 +111,24 @@ impl State {
         }
     }
 
+    /// Removes what is left of the run that published, if it died before it
+    /// could do so itself. An unfinished merge of something else stays.
+    pub(super) async fn remove_leftovers(&mut self) -> Result<(), EmbeddedError> {
+        let state_dir = self.output.state_dir();
+        if !state_dir.exists() {
+            return Ok(());
+        }
+        // Held: a run is at it. Unwritable: the checkpoint stands all the same.
+        let Ok(Ok(lock)) = take(&state_dir) else { return Ok(()) };
+        self.lock = Some(lock);
+        let (store, job) = self.store_with_job().await?;
+        store.close().await;
+        match job {
+            Some(row) if row.input_key.as_ref() != Some(&self.key) => Ok(()),
+            _ => self.discard(),
+        }
+    }
+
     fn check_usable(&self) -> Result<(), EmbeddedError> {
         let usable = self.output.check_usable(self.recipe.output.overwrite);
         usable.map_err(|problem| EmbeddedError::Rejected(vec![problem]))
@@ -129,8 +147,9 @@ impl State {
         let filter = JobFilter { limit: 1, ..JobFilter::default() };
         let newest = store.jobs(&filter).await.context("the job store cannot be read")?.into_iter().next();
         match newest {
-            Some(row) if !row.state.is_terminal() => Ok((store, Some(row))),
+            Some(row) if !row.state.is_terminal() && !self.is_outdated(&row) => Ok((store, Some(row))),
             // An ended job's leftovers: the run died before it could remove them.
+            // Or nothing but a request, and for other inputs than these.
             Some(_) => {
                 store.close().await;
                 self.clear()?;
@@ -138,6 +157,14 @@ impl State {
             }
             None => Ok((store, None)),
         }
+    }
+
+    /// Whether a job that has no plan yet was requested for other inputs: its
+    /// planner would read those of now, next to the job of this run.
+    fn is_outdated(&self, row: &JobRow) -> bool {
+        row.state == JobState::Planning
+            && row.recipe_digest == self.recipe.digest()
+            && row.request_id != self.request_id()
     }
 
     /// Takes up a job if it is the same as this one; else names what differs.

@@ -171,7 +171,8 @@ fn resolved(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
         if let Ok(real) = ancestor.canonicalize() {
             let rest = path.strip_prefix(ancestor).expect("an ancestor is a prefix");
-            return real.join(rest);
+            // Joined with nothing, a path would end with a slash.
+            return real.join(rest).components().collect();
         }
     }
     path.to_owned()
