@@ -20,6 +20,7 @@ demo: ## Merge a made-up model family and prove every bit of the result
 
 .PHONY: test
 test: nextest .venv/requirements.installed ## Build and run every test
+	cargo build -p chatvec
 	cargo test --workspace --doc --quiet
 	cargo nextest run --workspace --profile $(if $(CI),ci,default)
 

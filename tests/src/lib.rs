@@ -13,5 +13,6 @@ pub mod family;
 pub mod bench;
 pub mod changes;
 pub mod direct;
+pub mod process;
 pub mod python;
 mod table;

@@ -46,7 +46,11 @@ impl WorkerService for WorkerApi {
         let mut ready = self.store.tasks_ready();
         loop {
             ready.borrow_and_update();
-            let tasks = self.acquire(worker.clone(), request.max_tasks).await?;
+            let tasks = match self.stopping.is_cancelled() {
+                // Nobody would renew the leases.
+                true => Vec::new(),
+                false => self.acquire(worker.clone(), request.max_tasks).await?,
+            };
             let now = Instant::now();
             if !tasks.is_empty() || now >= deadline || self.stopping.is_cancelled() {
                 let lease_duration_ms = self.options.lease_duration_ms;

@@ -98,8 +98,7 @@ impl State {
         }
         // Whoever held the lock before may have finished.
         if self.is_published()? {
-            self.jobs.extend(self.manifest()?.map(|manifest| manifest.job));
-            self.discard()?;
+            self.sweep().await?;
             return Ok(Opened::AlreadyPublished);
         }
         match self.store_with_job(earlier).await? {
@@ -116,6 +115,21 @@ impl State {
                 Ok(Opened::Ready { state: Box::new(self), store, resumed: None })
             }
         }
+    }
+
+    /// Removes what the run left that published and died before it could do so
+    /// itself. An unfinished merge of something else stays.
+    async fn sweep(&mut self) -> Result<(), EmbeddedError> {
+        let path = self.output.state_dir().join(STORE_NAME);
+        if path.exists() {
+            let (store, job) = self.store_with_job(EarlierRun::Resume).await?;
+            store.close().await;
+            if job.is_some_and(|row| row.input_key.as_ref() != Some(&self.key)) {
+                return Ok(());
+            }
+        }
+        self.jobs.extend(self.manifest()?.map(|manifest| manifest.job));
+        self.discard()
     }
 
     fn check_usable(&self) -> Result<(), EmbeddedError> {
