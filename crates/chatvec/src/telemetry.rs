@@ -32,15 +32,21 @@ pub fn init(level: DefaultLevel, format: LogFormat) {
         DefaultLevel::Warn => "warn",
         DefaultLevel::Info => "info",
     };
-    let filter = std::env::var(LEVEL_VARIABLE).ok().filter(|text| !text.is_empty());
+    let filter = std::env::var(LEVEL_VARIABLE)
+        .ok()
+        .filter(|text| !text.is_empty());
     let filter = EnvFilter::new(filter.as_deref().unwrap_or(default));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     // An error means that a log is kept already.
     let _kept_already = match format {
         LogFormat::Text => {
             use io::IsTerminal as _;
             let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            subscriber.with_ansi(io::stderr().is_terminal() && !no_color).try_init()
+            subscriber
+                .with_ansi(io::stderr().is_terminal() && !no_color)
+                .try_init()
         }
         LogFormat::Json => subscriber.json().try_init(),
     };

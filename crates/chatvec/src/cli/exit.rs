@@ -71,12 +71,18 @@ pub enum Failure {
 impl Failure {
     /// What the user gave cannot work.
     pub(super) fn bad_input(problems: Vec<Problem>) -> Self {
-        Self::Problems { exit: Exit::BadInput, problems }
+        Self::Problems {
+            exit: Exit::BadInput,
+            problems,
+        }
     }
 
     /// It may work later.
     pub(super) fn try_again(problem: Problem) -> Self {
-        Self::Problems { exit: Exit::TryAgain, problems: vec![problem] }
+        Self::Problems {
+            exit: Exit::TryAgain,
+            problems: vec![problem],
+        }
     }
 
     /// The exit code.
@@ -95,13 +101,22 @@ mod tests {
 
     #[test]
     fn exit_codes_stay_what_scripts_rely_on() {
-        let codes = [Exit::Success, Exit::Failed, Exit::BadInput, Exit::TryAgain, Exit::Interrupted];
+        let codes = [
+            Exit::Success,
+            Exit::Failed,
+            Exit::BadInput,
+            Exit::TryAgain,
+            Exit::Interrupted,
+        ];
         assert_eq!(codes.map(Exit::code), [0, 1, 2, 75, 130]);
     }
 
     #[test]
     fn only_a_job_with_bad_input_is_the_users_to_mend() {
-        let bad: Vec<_> = FailureKind::ALL.into_iter().filter(|kind| Exit::of_kind(*kind) == Exit::BadInput).collect();
+        let bad: Vec<_> = FailureKind::ALL
+            .into_iter()
+            .filter(|kind| Exit::of_kind(*kind) == Exit::BadInput)
+            .collect();
         assert_eq!(bad, [FailureKind::BadInput]);
     }
 
@@ -110,7 +125,10 @@ mod tests {
         let problem = || Problem::new("cp", "no such folder");
         assert_eq!(Failure::bad_input(vec![problem()]).exit(), Exit::BadInput);
         assert_eq!(Failure::try_again(problem()).exit(), Exit::TryAgain);
-        assert_eq!(Failure::Interrupted(String::new()).exit(), Exit::Interrupted);
+        assert_eq!(
+            Failure::Interrupted(String::new()).exit(),
+            Exit::Interrupted
+        );
         assert_eq!(Failure::from(anyhow::anyhow!("x")).exit(), Exit::Failed);
     }
 }

@@ -59,13 +59,25 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
         MergeEnd::Published(_) => Outcome::Published,
         MergeEnd::AlreadyPublished => Outcome::AlreadyPublished,
         MergeEnd::Failed(kind, problems) => {
-            return Err(Failure::Problems { exit: Exit::of_kind(kind), problems: given.named(problems) });
+            return Err(Failure::Problems {
+                exit: Exit::of_kind(kind),
+                problems: given.named(problems),
+            });
         }
         MergeEnd::Stalled(problem) => return Err(stalled(problem)),
         MergeEnd::Interrupted => return Err(Failure::Interrupted(interrupted(args.restart))),
     };
-    let earlier = Earlier { kept_bytes: kept, warnings: given.warnings };
-    let summary = Summary::read(outcome, &given.recipe.output.url, began.elapsed(), work, earlier)?;
+    let earlier = Earlier {
+        kept_bytes: kept,
+        warnings: given.warnings,
+    };
+    let summary = Summary::read(
+        outcome,
+        &given.recipe.output.url,
+        began.elapsed(),
+        work,
+        earlier,
+    )?;
     match args.output {
         OutputFormat::Text => output::print(|out| summary.write(out))?,
         OutputFormat::Json => output::print_json(&summary)?,
@@ -74,11 +86,19 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
 }
 
 /// How the merge ended, and the bytes of output that an earlier run had done.
-async fn merge(args: &MergeArgs, given: &Given, progress: &Progress) -> Result<(MergeEnd, u64), Failure> {
+async fn merge(
+    args: &MergeArgs,
+    given: &Given,
+    progress: &Progress,
+) -> Result<(MergeEnd, u64), Failure> {
     let options = EmbeddedOptions {
         workers: args.workers.unwrap_or_else(default_workers),
         part_size: args.part_size,
-        earlier: if args.restart { EarlierRun::Restart } else { EarlierRun::Resume },
+        earlier: if args.restart {
+            EarlierRun::Restart
+        } else {
+            EarlierRun::Resume
+        },
     };
     let stopping = progress.clone();
     let interrupt = signals::interrupt(move || {
@@ -88,12 +108,15 @@ async fn merge(args: &MergeArgs, given: &Given, progress: &Progress) -> Result<(
     let watch = |event: Event<'_>| match event {
         Event::Resumed(resumed) => {
             kept = resumed.kept_bytes;
-            progress.start_at(kept);
             let kept = text::size(kept);
-            progress.note(&format!("going on with an unfinished merge: {kept} are done and verified"));
+            progress.note(&format!(
+                "going on with an unfinished merge: {kept} are done and verified"
+            ));
             if resumed.reopened_tasks > 0 {
                 let tasks = text::counted(resumed.reopened_tasks as u64, "task");
-                progress.note(&format!("{tasks} did not hold what was written, and will be done again"));
+                progress.note(&format!(
+                    "{tasks} did not hold what was written, and will be done again"
+                ));
             }
         }
         Event::Job(job) => progress.show(job),
@@ -101,7 +124,9 @@ async fn merge(args: &MergeArgs, given: &Given, progress: &Progress) -> Result<(
     let end = embedded::merge(given.recipe.clone(), options, interrupt, watch).await;
     let end = end.map_err(|error| match error {
         EmbeddedError::Rejected(problems) => Failure::bad_input(given.named(problems)),
-        EmbeddedError::Busy { folder, pid } => Failure::try_again(busy(&folder.display().to_string(), &pid)),
+        EmbeddedError::Busy { folder, pid } => {
+            Failure::try_again(busy(&folder.display().to_string(), &pid))
+        }
         EmbeddedError::Other(error) => Failure::Other(error),
     })?;
     Ok((end, kept))
@@ -110,12 +135,17 @@ async fn merge(args: &MergeArgs, given: &Given, progress: &Progress) -> Result<(
 /// Two tasks a core: one computes while the other waits for the disk.
 fn default_workers() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    u32::try_from(cores.saturating_mul(2)).unwrap_or(u32::MAX).clamp(2, 16)
+    u32::try_from(cores.saturating_mul(2))
+        .unwrap_or(u32::MAX)
+        .clamp(2, 16)
 }
 
 fn busy(folder: &str, pid: &str) -> Problem {
-    Problem::new(folder, format!("another process (pid {pid}) is merging into it"))
-        .with_hint("wait for it to end, or give another output folder")
+    Problem::new(
+        folder,
+        format!("another process (pid {pid}) is merging into it"),
+    )
+    .with_hint("wait for it to end, or give another output folder")
 }
 
 fn stalled(problem: Problem) -> Failure {
@@ -148,9 +178,17 @@ mod tests {
     #[test]
     fn what_may_work_later_says_that_nothing_is_lost() {
         let failure = stalled(Problem::new("/out", "no space").with_hint("make room"));
-        let Failure::Problems { exit, problems } = failure else { panic!("it has problems") };
+        let Failure::Problems { exit, problems } = failure else {
+            panic!("it has problems")
+        };
         assert_eq!(exit, Exit::TryAgain);
-        assert!(problems[0].hint.as_deref().unwrap().starts_with("make room; what is done is kept"));
+        assert!(
+            problems[0]
+                .hint
+                .as_deref()
+                .unwrap()
+                .starts_with("make room; what is done is kept")
+        );
         assert!(interrupted(true).contains("without `--restart`"));
         assert!(!interrupted(false).contains("--restart"));
     }

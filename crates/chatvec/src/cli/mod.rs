@@ -13,14 +13,32 @@ mod runtime;
 mod signals;
 mod size;
 
+mod job;
+mod remote;
+
 pub mod inspect;
 pub mod merge;
+pub mod plan;
+
+pub mod serve;
+pub mod worker;
+
+pub mod cancel;
+pub mod get;
+pub mod list;
+pub mod submit;
+pub mod watch;
 
 pub use exit::{Exit, Failure};
 
 /// Merges large language models: out = cp + Σ λ·(chat − base).
 #[derive(Debug, clap::Parser)]
-#[command(name = "chatvec", version, arg_required_else_help = true, propagate_version = true)]
+#[command(
+    name = "chatvec",
+    version,
+    arg_required_else_help = true,
+    propagate_version = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -29,7 +47,15 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Merge(merge::MergeArgs),
+    Plan(plan::PlanArgs),
     Inspect(inspect::InspectArgs),
+    Serve(serve::ServeArgs),
+    Worker(worker::WorkerArgs),
+    Submit(submit::SubmitArgs),
+    Get(get::GetArgs),
+    List(list::ListArgs),
+    Watch(watch::WatchArgs),
+    Cancel(cancel::CancelArgs),
 }
 
 impl Cli {
@@ -40,7 +66,15 @@ impl Cli {
     pub fn run(self) -> Result<Exit, Failure> {
         match self.command {
             Command::Merge(args) => merge::run(&args),
+            Command::Plan(args) => plan::run(&args),
             Command::Inspect(args) => inspect::command(&args),
+            Command::Serve(args) => serve::run(&args),
+            Command::Worker(args) => worker::run(&args),
+            Command::Submit(args) => submit::run(&args),
+            Command::Get(args) => get::run(&args),
+            Command::List(args) => list::run(&args),
+            Command::Watch(args) => watch::run(&args),
+            Command::Cancel(args) => cancel::run(&args),
         }
     }
 }

@@ -62,7 +62,11 @@ pub fn failure(failure: &Failure) {
         // One line with every cause.
         Failure::Other(error) => {
             let colour = Colour::of_stderr();
-            let line = format!("{} {}\n", colour.paint(RED, "error:"), printable(&format!("{error:#}")));
+            let line = format!(
+                "{} {}\n",
+                colour.paint(RED, "error:"),
+                printable(&format!("{error:#}"))
+            );
             let _closed = io::stderr().lock().write_all(line.as_bytes());
         }
     }
@@ -70,12 +74,19 @@ pub fn failure(failure: &Failure) {
 
 fn to_stderr(kind: &str, paint: &str, problems: &[Problem]) {
     let mut text = Vec::new();
-    write_problems(kind, paint, problems, Colour::of_stderr(), &mut text).expect("memory takes any text");
+    write_problems(kind, paint, problems, Colour::of_stderr(), &mut text)
+        .expect("memory takes any text");
     let _closed = io::stderr().lock().write_all(&text);
 }
 
 /// Each problem on a line with its advice below.
-fn write_problems(kind: &str, paint: &str, problems: &[Problem], colour: Colour, out: &mut dyn Write) -> io::Result<()> {
+fn write_problems(
+    kind: &str,
+    paint: &str,
+    problems: &[Problem],
+    colour: Colour,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     for problem in problems.iter().take(PROBLEMS_SHOWN_MAX) {
         let kind = colour.paint(paint, &format!("{kind}:"));
         writeln!(out, "{kind} {}", printable(&problem.to_string()))?;
@@ -99,7 +110,11 @@ enum Colour {
 impl Colour {
     fn of_stderr() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if io::stderr().is_terminal() && !refused { Self::On } else { Self::Off }
+        if io::stderr().is_terminal() && !refused {
+            Self::On
+        } else {
+            Self::Off
+        }
     }
 
     fn paint(self, paint: &str, text: &str) -> String {
@@ -122,7 +137,10 @@ mod tests {
 
     #[test]
     fn a_problem_is_a_line_with_its_hint_below() {
-        let problems = [Problem::new("cp", "no such folder").with_hint("give the folder"), Problem::new("a\u{1b}", "b")];
+        let problems = [
+            Problem::new("cp", "no such folder").with_hint("give the folder"),
+            Problem::new("a\u{1b}", "b"),
+        ];
         let text = "error: cp: no such folder\n  hint: give the folder\nerror: a\\u{1b}: b\n";
         assert_eq!(written(&problems, Colour::Off), text);
     }
@@ -135,7 +153,9 @@ mod tests {
 
     #[test]
     fn of_many_problems_the_first_fifty_are_shown() {
-        let problems: Vec<_> = (0..52).map(|i| Problem::new(format!("t{i}"), "bad")).collect();
+        let problems: Vec<_> = (0..52)
+            .map(|i| Problem::new(format!("t{i}"), "bad"))
+            .collect();
         let text = written(&problems, Colour::Off);
         assert!(text.contains("t49: bad") && !text.contains("t50: bad"));
         assert!(text.ends_with("\nand 2 more\n"));

@@ -13,7 +13,7 @@ use crate::storage::{Location, survey};
 
 /// What is merged.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct RecipeArgs {
+pub(super) struct RecipeArgs {
     /// The recipe, a YAML or JSON file; paths in it are relative to its folder.
     #[arg(conflicts_with_all = ["cp", "chat", "base", "lambda", "out", "dtype", "shard_size", "overwrite"])]
     pub recipe: Option<PathBuf>,
@@ -27,7 +27,12 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "DIR", help_heading = "Without a recipe file")]
     pub base: Option<String>,
     /// How much of the chat vector is added; most people begin with 1.0.
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Without a recipe file")]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        allow_negative_numbers = true,
+        help_heading = "Without a recipe file"
+    )]
     pub lambda: Option<f64>,
     /// The folder that the merged checkpoint is written to.
     #[arg(long, value_name = "DIR", help_heading = "Without a recipe file")]
@@ -89,7 +94,8 @@ impl RecipeArgs {
         let (parsed, relative_to, from) = match &self.recipe {
             Some(file) => {
                 let path = current.join(file);
-                let text = fs::read_to_string(&path).map_err(|error| vec![unreadable(file, &path, &error)])?;
+                let text = fs::read_to_string(&path)
+                    .map_err(|error| vec![unreadable(file, &path, &error)])?;
                 let folder = path.parent().unwrap_or(current).to_owned();
                 (Recipe::parse(&text), folder, From::File)
             }
@@ -98,9 +104,20 @@ impl RecipeArgs {
                 (Recipe::from_value(&value), current.to_owned(), From::Flags)
             }
         };
-        let Parsed { recipe: as_written, warnings } = parsed.map_err(|problems| from.name(problems))?;
-        let recipe = as_written.clone().map_urls(|text| absolute(text, &relative_to));
-        Ok(Given { recipe, warnings: from.name(warnings), as_written, relative_to, from })
+        let Parsed {
+            recipe: as_written,
+            warnings,
+        } = parsed.map_err(|problems| from.name(problems))?;
+        let recipe = as_written
+            .clone()
+            .map_urls(|text| absolute(text, &relative_to));
+        Ok(Given {
+            recipe,
+            warnings: from.name(warnings),
+            as_written,
+            relative_to,
+            from,
+        })
     }
 
     fn flags_as_value(&self) -> Result<Value, Vec<Problem>> {
@@ -113,10 +130,14 @@ impl RecipeArgs {
         ];
         if needed.iter().all(|(_, given)| !given) {
             let problem = Problem::new("recipe", "expected a recipe file or flags, found neither");
-            return Err(vec![problem.with_hint("give RECIPE.yaml, or all of --cp, --chat, --base, --lambda and --out")]);
+            return Err(vec![problem.with_hint(
+                "give RECIPE.yaml, or all of --cp, --chat, --base, --lambda and --out",
+            )]);
         }
         let missing = needed.iter().filter(|(_, given)| !given);
-        let missing: Vec<_> = missing.map(|(flag, _)| Problem::new(*flag, "missing: a merge without a recipe file needs it")).collect();
+        let missing: Vec<_> = missing
+            .map(|(flag, _)| Problem::new(*flag, "missing: a merge without a recipe file needs it"))
+            .collect();
         if !missing.is_empty() {
             return Err(missing);
         }
@@ -139,8 +160,15 @@ impl RecipeArgs {
 }
 
 fn unreadable(file: &Path, path: &Path, error: &std::io::Error) -> Problem {
-    let problem = Problem::new(file.display().to_string(), format!("the recipe cannot be read: {error}"));
-    if path.is_dir() { problem.with_hint("give the recipe's file, not a folder") } else { problem }
+    let problem = Problem::new(
+        file.display().to_string(),
+        format!("the recipe cannot be read: {error}"),
+    );
+    if path.is_dir() {
+        problem.with_hint("give the recipe's file, not a folder")
+    } else {
+        problem
+    }
 }
 
 /// The absolute path, or the text itself where it is no path: whoever looks
@@ -158,18 +186,34 @@ impl Given {
     /// # Errors
     /// If an input does not exist.
     pub(super) fn check_inputs_exist(&self) -> Result<(), Failure> {
-        let vectors = self.as_written.vectors.iter().enumerate().flat_map(|(i, vector)| {
-            [(format!("vectors[{i}].chat"), &vector.chat), (format!("vectors[{i}].base"), &vector.base)]
-        });
+        let vectors = self
+            .as_written
+            .vectors
+            .iter()
+            .enumerate()
+            .flat_map(|(i, vector)| {
+                [
+                    (format!("vectors[{i}].chat"), &vector.chat),
+                    (format!("vectors[{i}].base"), &vector.base),
+                ]
+            });
         let inputs = std::iter::once(("cp".to_owned(), &self.as_written.cp)).chain(vectors);
-        let inputs = inputs.filter_map(|(role, text)| Some((role, Location::parse(text, &self.relative_to).ok()?)));
+        let inputs = inputs.filter_map(|(role, text)| {
+            Some((role, Location::parse(text, &self.relative_to).ok()?))
+        });
         let inputs: Vec<_> = inputs.collect();
         if inputs.iter().all(|(_, location)| location.path().exists()) {
             return Ok(());
         }
         let problems = inputs.iter().flat_map(|(role, location)| {
-            let found = survey(location).err().map(|error| error.problems()).unwrap_or_default();
-            found.into_iter().map(move |problem| Problem { subject: format!("{role}: {}", problem.subject), ..problem })
+            let found = survey(location)
+                .err()
+                .map(|error| error.problems())
+                .unwrap_or_default();
+            found.into_iter().map(move |problem| Problem {
+                subject: format!("{role}: {}", problem.subject),
+                ..problem
+            })
         });
         Err(Failure::bad_input(self.named(problems.collect())))
     }
@@ -195,8 +239,14 @@ fn in_flags(problem: Problem) -> Problem {
         let rest = problem.subject.strip_prefix(place)?;
         (rest.is_empty() || rest.starts_with(':')).then(|| format!("{flag}{rest}"))
     });
-    let hint = problem.hint.map(|hint| hint.replace("`output.overwrite: true`", "`--overwrite`"));
-    Problem { subject: flag.unwrap_or(problem.subject), message: problem.message, hint }
+    let hint = problem
+        .hint
+        .map(|hint| hint.replace("`output.overwrite: true`", "`--overwrite`"));
+    Problem {
+        subject: flag.unwrap_or(problem.subject),
+        message: problem.message,
+        hint,
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use super::{Exit, Failure};
 
 /// A token that the first SIGINT or SIGTERM cancels, after `on_first`; the
 /// second ends the process.
-pub(super) fn interrupt(on_first: impl FnOnce() + Send + 'static) -> Result<CancellationToken, Failure> {
+pub(super) fn interrupt(
+    on_first: impl FnOnce() + Send + 'static,
+) -> Result<CancellationToken, Failure> {
     let mut int = signal(SignalKind::interrupt()).context("signals cannot be received")?;
     let mut term = signal(SignalKind::terminate()).context("signals cannot be received")?;
     let token = CancellationToken::new();

@@ -30,10 +30,25 @@ mod tests {
 
     #[test]
     fn sizes_are_binary_or_plain_bytes() {
-        for (text, expected) in [("64MiB", 64 << 20), ("1 GiB", 1 << 30), ("8KiB", 8192), ("4096", 4096), ("0", 0)] {
+        for (text, expected) in [
+            ("64MiB", 64 << 20),
+            ("1 GiB", 1 << 30),
+            ("8KiB", 8192),
+            ("4096", 4096),
+            ("0", 0),
+        ] {
             assert_eq!(bytes(text), Ok(expected), "{text}");
         }
-        for text in ["", "MiB", "64MB", "64M", "-1", "+1", "1.5GiB", "99999999999GiB"] {
+        for text in [
+            "",
+            "MiB",
+            "64MB",
+            "64M",
+            "-1",
+            "+1",
+            "1.5GiB",
+            "99999999999GiB",
+        ] {
             assert!(bytes(text).is_err(), "{text}");
         }
     }

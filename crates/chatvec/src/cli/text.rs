@@ -4,7 +4,11 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 /// A title and rows of left-aligned columns; nothing without rows.
-pub(super) fn write_table<const N: usize>(title: &str, rows: &[[String; N]], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_table<const N: usize>(
+    title: &str,
+    rows: &[[String; N]],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -13,7 +17,11 @@ pub(super) fn write_table<const N: usize>(title: &str, rows: &[[String; N]], out
 }
 
 /// Rows of left-aligned columns.
-pub(super) fn write_rows<const N: usize>(rows: &[[String; N]], indent: &str, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_rows<const N: usize>(
+    rows: &[[String; N]],
+    indent: &str,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -65,6 +73,19 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{value:.2} {unit}")
 }
 
+/// Binary units where the size is whole in one, as sizes of buffers and parts
+/// are given; else decimal ones.
+pub(super) fn binary_size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = UNITS
+        .iter()
+        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
+    unit.map_or_else(
+        || size(bytes),
+        |(unit, factor)| format!("{} {unit}", bytes / factor),
+    )
+}
+
 /// A duration in two units at most: `0.35 s`, `12.3 s`, `4 min 05 s`, `2 h 07 min`.
 pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
@@ -80,10 +101,22 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
+/// A duration without fractions: `12 s`, `4 min 05 s`, `2 h 07 min`.
+pub(super) fn whole_seconds(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..60 => format!("{seconds} s"),
+        _ => duration(time),
+    }
+}
+
 /// Bytes a second; 0 for no time at all.
 pub(super) fn rate(bytes: u64, time: Duration) -> u64 {
     let seconds = time.as_secs_f64();
-    if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 }
+    if seconds > 0.0 {
+        (bytes as f64 / seconds) as u64
+    } else {
+        0
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +136,14 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn a_size_that_was_given_in_binary_units_is_shown_so() {
+        assert_eq!(binary_size(64 << 20), "64 MiB");
+        assert_eq!(binary_size(1 << 30), "1 GiB");
+        assert_eq!(binary_size(3_000_000), "3.00 MB");
+        assert_eq!(binary_size(0), "0 B");
     }
 
     #[test]

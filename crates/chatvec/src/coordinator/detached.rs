@@ -35,6 +35,7 @@ pub(super) fn status(error: &StoreError) -> Status {
         }
         StoreError::WrongState { .. } => Reason::JobEnded.status(error.to_string()),
         StoreError::WrongParts { .. } => Reason::BadRequest.status(error.to_string()),
+        _ if error.is_closed() => Reason::Unavailable.status("the coordinator is stopping; try again"),
         StoreError::Database(_) => {
             tracing::error!(%error, "the job store cannot be used");
             Reason::Unavailable.status("the job store cannot be used; try again")

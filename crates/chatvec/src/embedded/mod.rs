@@ -4,7 +4,6 @@
 //! State and unfinished files live in `OUT/.chatvec/` under an exclusive lock,
 //! so that a later run can go on where this one stopped.
 
-mod lock;
 mod state;
 
 use std::path::PathBuf;
@@ -104,7 +103,8 @@ pub async fn merge(
     mut watch: impl FnMut(Event<'_>),
 ) -> Result<MergeEnd, EmbeddedError> {
     let state = State::check(recipe)?;
-    if state.is_published()? {
+    // What a run left that died after publishing is removed under the lock.
+    if state.is_published()? && !state.has_leftovers() {
         return Ok(MergeEnd::AlreadyPublished);
     }
     let (state, store) = match state.open(options.earlier).await? {
@@ -116,7 +116,11 @@ pub async fn merge(
         }
         Opened::AlreadyPublished => return Ok(MergeEnd::AlreadyPublished),
     };
-    let end = run(&state, store, options, interrupt, &mut watch).await;
+    let mut end = run(&state, store, options, interrupt, &mut watch).await;
+    // The interruption came too late: publishing had begun and went on to its end.
+    if matches!(end, Ok(MergeEnd::Interrupted)) && state.is_published()? {
+        end = Ok(MergeEnd::AlreadyPublished);
+    }
     match &end {
         // What an interrupted job has done is kept for the next run.
         Ok(MergeEnd::Stalled(_) | MergeEnd::Interrupted) | Err(_) => {}

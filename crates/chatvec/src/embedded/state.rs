@@ -10,11 +10,11 @@ use chatvec_core::manifest::{self, Manifest, PublishState};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 
-use super::lock::{FolderLock, LOCK_NAME, take};
 use super::{EarlierRun, EmbeddedError};
 use crate::coordinator::planner::{Blueprint, SurveyedInputs};
 use crate::coordinator::store::{JobFilter, JobRow, Store};
 use crate::coordinator::{Resumed, resume};
+use crate::storage::lock::{FolderLock, LOCK_NAME, take};
 use crate::storage::{OutputFolder, STATE_DIR};
 
 /// The job store's file in the state folder.
@@ -58,6 +58,11 @@ impl State {
     pub(super) fn is_published(&self) -> Result<bool, EmbeddedError> {
         let Some(manifest) = self.manifest()? else { return Ok(false) };
         Ok(manifest.state == PublishState::Complete && manifest.key == self.key && self.has_all_files(&manifest))
+    }
+
+    /// Whether a run left something in the state folder, or is at work there.
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.output.state_dir().exists()
     }
 
     fn manifest(&self) -> Result<Option<Manifest>, EmbeddedError> {

@@ -3,6 +3,7 @@
 pub mod file;
 pub mod local;
 mod location;
+pub(crate) mod lock;
 mod output;
 pub mod pin;
 mod survey;

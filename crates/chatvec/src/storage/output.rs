@@ -81,10 +81,20 @@ impl OutputFolder {
     /// # Errors
     /// Naming the first things that are in the way.
     pub fn check_usable(&self, overwrite: bool) -> Result<(), Problem> {
+        self.check_free(overwrite)?;
+        self.check_creatable()
+    }
+
+    /// Refuses a folder that holds something and may not be overwritten.
+    /// Changes nothing. Our own state does not count as something.
+    ///
+    /// # Errors
+    /// Naming the first things that are in the way.
+    pub fn check_free(&self, overwrite: bool) -> Result<(), Problem> {
         let about = |message: String| Problem::new("output.url", message);
         let entries = match fs::read_dir(&self.root) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.check_creatable(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => {
                 let message = format!("expected a folder at `{}`: {error}", self.root.display());
                 return Err(about(message));
@@ -97,7 +107,7 @@ impl OutputFolder {
             .collect();
         names.sort();
         if names.is_empty() || overwrite {
-            return self.check_creatable();
+            return Ok(());
         }
         let shown = names.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
@@ -171,7 +181,8 @@ fn resolved(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
         if let Ok(real) = ancestor.canonicalize() {
             let rest = path.strip_prefix(ancestor).expect("an ancestor is a prefix");
-            return real.join(rest);
+            // Joining nothing would add a slash to the end.
+            return if rest.as_os_str().is_empty() { real } else { real.join(rest) };
         }
     }
     path.to_owned()

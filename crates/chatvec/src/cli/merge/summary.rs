@@ -112,21 +112,31 @@ impl Summary {
         earlier: Earlier,
     ) -> Result<Self, Failure> {
         let output = OutputFolder::at(url).map_err(|problem| anyhow::anyhow!("{problem}"))?;
-        let manifest = output.manifest().context("the output folder cannot be read")?.unwrap_or_default();
-        let manifest = manifest::parse(&manifest).context("the published manifest cannot be read")?;
+        let manifest = output
+            .manifest()
+            .context("the output folder cannot be read")?
+            .unwrap_or_default();
+        let manifest =
+            manifest::parse(&manifest).context("the published manifest cannot be read")?;
         let path = output.root().join(FILE_NAME);
         let unreadable = || format!("`{}` cannot be read", path.display());
-        let report: Report =
-            serde_json::from_slice(&fs::read(&path).with_context(unreadable)?).with_context(unreadable)?;
+        let report: Report = serde_json::from_slice(&fs::read(&path).with_context(unreadable)?)
+            .with_context(unreadable)?;
         let share = 1.0 - earlier.kept_bytes as f64 / work.bytes_written.max(1) as f64;
         let worked = |bytes: u64| {
             let bytes = (bytes as f64 * share) as u64;
             (outcome == Outcome::Published).then(|| rate(bytes, took))
         };
-        let changes = report.top_changes(TOP_CHANGES).into_iter().map(|tensor| Change {
-            tensor: tensor.name.clone(),
-            relative_change: tensor.measures.as_ref().and_then(|measures| measures.relative_change),
-        });
+        let changes = report
+            .top_changes(TOP_CHANGES)
+            .into_iter()
+            .map(|tensor| Change {
+                tensor: tensor.name.clone(),
+                relative_change: tensor
+                    .measures
+                    .as_ref()
+                    .and_then(|measures| measures.relative_change),
+            });
         Ok(Self {
             outcome,
             output: output.root().display().to_string(),
@@ -152,34 +162,69 @@ impl Summary {
         match self.outcome {
             Outcome::Published => writeln!(out, "published {}", self.output)?,
             Outcome::AlreadyPublished => {
-                writeln!(out, "already published: {} holds this very merge, nothing was done", self.output)?;
+                writeln!(
+                    out,
+                    "already published: {} holds this very merge",
+                    self.output
+                )?;
             }
         }
         let mut facts = vec![
-            ["tensors".to_owned(), format!("{} merged, {} copied", self.tensors_merged, self.tensors_copied)],
-            ["weights".to_owned(), format!("{} in {}", size(self.weight_bytes), counted(self.weight_files, "file"))],
+            [
+                "tensors".to_owned(),
+                format!(
+                    "{} merged, {} copied",
+                    self.tensors_merged, self.tensors_copied
+                ),
+            ],
+            [
+                "weights".to_owned(),
+                format!(
+                    "{} in {}",
+                    size(self.weight_bytes),
+                    counted(self.weight_files, "file")
+                ),
+            ],
             ["files".to_owned(), format!("{} in all", self.files.len())],
         ];
         if let (Some(read), Some(written)) = (self.input_bytes_per_s, self.output_bytes_per_s) {
             let took = duration(Duration::from_secs_f64(self.seconds));
-            facts.push(["time".to_owned(), format!("{took}: {}/s read, {}/s written", size(read), size(written))]);
+            facts.push([
+                "time".to_owned(),
+                format!("{took}: {}/s read, {}/s written", size(read), size(written)),
+            ]);
         }
         if self.resumed_bytes > 0 {
-            facts.push(["resumed".to_owned(), format!("{} were done by an earlier run", size(self.resumed_bytes))]);
+            facts.push([
+                "resumed".to_owned(),
+                format!("{} were done by an earlier run", size(self.resumed_bytes)),
+            ]);
         }
         if let Some(peak) = self.peak_memory_bytes {
             facts.push(["memory".to_owned(), format!("{} at most", size(peak))]);
         }
         if let Some(change) = self.relative_change {
-            facts.push(["change".to_owned(), format!("{change:.3e} of the length of cp")]);
+            facts.push([
+                "change".to_owned(),
+                format!("{change:.3e} of the length of cp"),
+            ]);
         }
         super::super::text::write_rows(&facts, "  ", out)?;
         let changes = self.largest_changes.iter().map(|change| {
-            let relative = change.relative_change.map_or("cp is zero".to_owned(), |change| format!("{change:.3e}"));
+            let relative = change
+                .relative_change
+                .map_or("cp is zero".to_owned(), |change| format!("{change:.3e}"));
             [relative, change.tensor.clone()]
         });
-        write_table("largest changes, ‖output − cp‖ / ‖cp‖", &changes.collect::<Vec<_>>(), out)?;
-        let warnings = self.warnings.iter().map(|warning| [format!("warning: {warning}")]);
+        write_table(
+            "largest changes, ‖output − cp‖ / ‖cp‖",
+            &changes.collect::<Vec<_>>(),
+            out,
+        )?;
+        let warnings = self
+            .warnings
+            .iter()
+            .map(|warning| [format!("warning: {warning}")]);
         write_table("warnings", &warnings.collect::<Vec<_>>(), out)
     }
 }
@@ -190,7 +235,9 @@ fn peak_memory_bytes() -> Option<u64> {
 }
 
 fn peak_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -216,8 +263,14 @@ mod tests {
             peak_memory_bytes: Some(30_000_000),
             relative_change: Some(0.012),
             largest_changes: vec![
-                Change { tensor: "a".to_owned(), relative_change: None },
-                Change { tensor: "b".to_owned(), relative_change: Some(0.5) },
+                Change {
+                    tensor: "a".to_owned(),
+                    relative_change: None,
+                },
+                Change {
+                    tensor: "b".to_owned(),
+                    relative_change: Some(0.5),
+                },
             ],
             warnings: vec![Problem::new("vectors[0].lambda", "is negative")],
         }
@@ -259,7 +312,10 @@ warnings
 
     #[test]
     fn the_peak_is_read_from_the_kernels_account() {
-        assert_eq!(peak_of("VmPeak:\t  9 kB\nVmHWM:\t   2044 kB\n"), Some(2_093_056));
+        assert_eq!(
+            peak_of("VmPeak:\t  9 kB\nVmHWM:\t   2044 kB\n"),
+            Some(2_093_056)
+        );
         assert_eq!(peak_of("VmPeak:\t  9 kB\n"), None);
     }
 }

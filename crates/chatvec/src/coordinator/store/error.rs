@@ -114,6 +114,14 @@ pub enum StoreError {
     NotOne(u64),
 }
 
+impl StoreError {
+    /// Whether the store was closed under the call: only a coordinator that
+    /// stops does so.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::PoolClosed))
+    }
+}
+
 /// The check behind every write that a guard protects: one row, or the guard's
 /// error where it matched none.
 pub(super) fn exactly_one(rows: u64, guard: impl FnOnce() -> StoreError) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! The exclusive lock on an output folder's state. The kernel drops it with
+//! The exclusive lock on a folder with a job store's state. The kernel drops it with
 //! the process that holds it, however that ends: holding it proves every
 //! earlier process dead.
 
@@ -11,22 +11,22 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 /// The lock's file in the state folder.
-pub(super) const LOCK_NAME: &str = "lock";
+pub(crate) const LOCK_NAME: &str = "lock";
 
 /// Held as long as the value lives.
 #[derive(Debug)]
-pub(super) struct FolderLock {
+pub(crate) struct FolderLock {
     _file: File,
 }
 
 /// Who holds the lock.
 #[derive(Debug)]
-pub(super) struct Held {
-    pub(super) pid: String,
+pub(crate) struct Held {
+    pub(crate) pid: String,
 }
 
 /// Takes the lock of a state folder, which it creates if need be.
-pub(super) fn take(state_dir: &Path) -> io::Result<Result<FolderLock, Held>> {
+pub(crate) fn take(state_dir: &Path) -> io::Result<Result<FolderLock, Held>> {
     loop {
         fs::create_dir_all(state_dir)?;
         let path = state_dir.join(LOCK_NAME);

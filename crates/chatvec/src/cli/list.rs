@@ -1,0 +1,77 @@
+//! `chatvec list`: the jobs of a coordinator.
+
+use chatvec_core::job::JobState;
+use serde::Serialize;
+
+use super::job::{self, JobJson};
+use super::remote::{Address, Remote};
+use super::runtime::block_on;
+use super::text::write_rows;
+use super::{Exit, Failure, OutputFormat, output};
+use crate::telemetry::{self, DefaultLevel, LogFormat};
+
+/// List jobs, the newest first.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ListArgs {
+    /// Only jobs in this state, such as running; may be repeated.
+    #[arg(long, value_name = "STATE", value_parser = state)]
+    state: Vec<JobState>,
+    /// At most this many jobs.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+    #[command(flatten)]
+    address: Address,
+    /// Print text for people, or one JSON object.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: OutputFormat,
+}
+
+#[derive(Debug, Serialize)]
+struct ListJson {
+    jobs: Vec<JobJson>,
+}
+
+pub(super) fn run(args: &ListArgs) -> Result<Exit, Failure> {
+    telemetry::init(DefaultLevel::Warn, LogFormat::Text);
+    let jobs = block_on(async {
+        Remote::new(&args.address)?
+            .list(&args.state, args.limit as usize)
+            .await
+    })?;
+    match args.output {
+        OutputFormat::Text => {
+            let title = ["JOB", "STATE", "DONE", "CREATED", "OUTPUT"].map(str::to_owned);
+            let rows: Vec<_> = std::iter::once(title)
+                .chain(jobs.iter().map(job::row))
+                .collect();
+            output::print(|out| write_rows(&rows, "", out))?;
+        }
+        OutputFormat::Json => output::print_json(&ListJson {
+            jobs: jobs.iter().map(JobJson::from).collect(),
+        })?,
+    }
+    Ok(Exit::Success)
+}
+
+/// A state by its name in either case.
+fn state(text: &str) -> Result<JobState, String> {
+    text.to_ascii_uppercase().parse().map_err(|_| {
+        let names: Vec<_> = JobState::ALL
+            .iter()
+            .map(|state| state.name().to_ascii_lowercase())
+            .collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_known_by_its_name_in_either_case() {
+        assert_eq!(state("running"), Ok(JobState::Running));
+        assert_eq!(state("FAILED"), Ok(JobState::Failed));
+        assert!(state("done").unwrap_err().contains("succeeded"));
+    }
+}

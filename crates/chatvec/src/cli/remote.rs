@@ -1,0 +1,376 @@
+//! A client's end of the wire: deadlines, retries, and errors that say what
+//! to do.
+
+use std::fmt;
+use std::time::Duration;
+
+use chatvec_core::ids::{JobId, RequestId};
+use chatvec_core::job::JobState;
+use chatvec_core::problem::Problem;
+use chatvec_core::recipe::Recipe;
+use chatvec_proto::convert::{JobView, recipe_to_wire};
+use chatvec_proto::status::{Reason, problems_of};
+use chatvec_proto::v1::merge_service_client::MergeServiceClient;
+use chatvec_proto::{MESSAGE_BYTES_MAX, v1};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use super::{Exit, Failure};
+use crate::{channel, identity};
+
+/// Deadline of a call. Too short and a busy coordinator looks dead.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Tries of a call while the coordinator cannot be reached.
+const TRIES_MAX: u32 = 5;
+/// Ceiling of the first pause between two tries; doubles with each.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Tries to take up a stream in a row: about a minute, enough for a
+/// coordinator to be replaced.
+const STREAM_TRIES_MAX: u32 = 20;
+/// Ceiling of every pause.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Most jobs that one call returns.
+const PAGE_MAX: u32 = 500;
+
+/// Where the coordinator is.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Address {
+    /// The address of the coordinator.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CHATVEC_COORDINATOR",
+        default_value = "http://127.0.0.1:7070"
+    )]
+    coordinator: String,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.coordinator)
+    }
+}
+
+impl Address {
+    /// A channel that connects at the first call. Within a runtime.
+    pub(super) fn channel(&self) -> Result<Channel, Failure> {
+        let bad = |message: String| {
+            let problem = Problem::new("--coordinator", message);
+            Failure::bad_input(vec![
+                problem.with_hint("give an address such as `http://127.0.0.1:7070`"),
+            ])
+        };
+        let url = match self.coordinator.split_once("://") {
+            Some(("http", _)) => self.coordinator.clone(),
+            Some((scheme, _)) => {
+                return Err(bad(format!("expected `http://`, found `{scheme}://`")));
+            }
+            None => format!("http://{}", self.coordinator),
+        };
+        channel::remote(&url).map_err(|error| bad(error.to_string()))
+    }
+}
+
+/// A coordinator that is called.
+#[derive(Debug, Clone)]
+pub(super) struct Remote {
+    address: String,
+    service: MergeServiceClient<Channel>,
+}
+
+impl Remote {
+    /// Connects at the first call. Within a runtime.
+    pub(super) fn new(address: &Address) -> Result<Self, Failure> {
+        let service = MergeServiceClient::new(address.channel()?)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self {
+            address: address.to_string(),
+            service,
+        })
+    }
+
+    /// Submits a job. A repeat with the same id finds the first job.
+    pub(super) async fn create(
+        &self,
+        request_id: &RequestId,
+        recipe: &Recipe,
+    ) -> Result<JobView, Failure> {
+        let message = v1::CreateJobRequest {
+            request_id: request_id.0.clone(),
+            recipe: Some(recipe_to_wire(recipe)),
+        };
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.create_job(request).await
+        };
+        view(self.call(message, call).await?.job)
+    }
+
+    /// A job as it stands.
+    pub(super) async fn get(&self, job: &JobId) -> Result<JobView, Failure> {
+        let message = v1::GetJobRequest {
+            job_id: job.0.clone(),
+        };
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.get_job(request).await
+        };
+        view(self.call(message, call).await?.job)
+    }
+
+    /// Stops a job. One that is stopped stays so: a repeat does no harm.
+    pub(super) async fn cancel(&self, job: &JobId) -> Result<JobView, Failure> {
+        let message = v1::CancelJobRequest {
+            job_id: job.0.clone(),
+        };
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.cancel_job(request).await
+        };
+        view(self.call(message, call).await?.job)
+    }
+
+    /// The newest jobs in one of these states, or in any.
+    pub(super) async fn list(
+        &self,
+        states: &[JobState],
+        limit: usize,
+    ) -> Result<Vec<JobView>, Failure> {
+        let mut jobs = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let page_size = u32::try_from(limit - jobs.len())
+                .unwrap_or(PAGE_MAX)
+                .min(PAGE_MAX);
+            let states = states
+                .iter()
+                .map(|state| v1::JobState::from(*state).into())
+                .collect();
+            let message = v1::ListJobsRequest {
+                states,
+                page_size,
+                page_token,
+            };
+            let call = |mut service: MergeServiceClient<_>, request| async move {
+                service.list_jobs(request).await
+            };
+            let page = self.call(message, call).await?;
+            for job in page.jobs {
+                jobs.push(view(Some(job))?);
+            }
+            page_token = page.next_page_token;
+            if page_token.is_empty() || jobs.len() >= limit {
+                return Ok(jobs);
+            }
+        }
+    }
+
+    /// Follows a job to its end, and gives it as it is then. A stream that
+    /// breaks is taken up after the last change that was seen.
+    pub(super) async fn watch(
+        &self,
+        job: &JobId,
+        mut seen: impl FnMut(&JobView) -> Result<(), Failure>,
+    ) -> Result<JobView, Failure> {
+        // An unknown job, or no coordinator at all, is told at once.
+        let mut last = self.get(job).await?;
+        seen(&last)?;
+        let mut failures = 0;
+        while !last.state.is_terminal() {
+            let before = last.clone();
+            let ended = self.watch_once(job, &mut last, &mut seen).await?;
+            failures = if last == before { failures + 1 } else { 0 };
+            match ended {
+                Some(status) if failures >= STREAM_TRIES_MAX => return Err(self.failure(&status)),
+                _ if last.state.is_terminal() => {}
+                _ => tokio::time::sleep(pause(failures)).await,
+            }
+        }
+        Ok(last)
+    }
+
+    /// One stream to its end; the status if it ended with one that may pass.
+    async fn watch_once(
+        &self,
+        job: &JobId,
+        last: &mut JobView,
+        seen: &mut impl FnMut(&JobView) -> Result<(), Failure>,
+    ) -> Result<Option<Status>, Failure> {
+        let message = v1::WatchJobRequest {
+            job_id: job.0.clone(),
+            after_revision: last.revision,
+        };
+        let mut changes = match self.service.clone().watch_job(message).await {
+            Ok(changes) => changes.into_inner(),
+            Err(status) if is_passing(&status) => return Ok(Some(status)),
+            Err(status) => return Err(self.failure(&status)),
+        };
+        loop {
+            match changes.message().await {
+                Ok(Some(change)) => {
+                    *last = view(change.job)?;
+                    seen(last)?;
+                }
+                Ok(None) => return Ok(None),
+                Err(status) if is_passing(&status) => return Ok(Some(status)),
+                Err(status) => return Err(self.failure(&status)),
+            }
+        }
+    }
+
+    /// Makes an idempotent call, again while the coordinator cannot be reached.
+    async fn call<M: Clone, A, F>(
+        &self,
+        message: M,
+        call: impl Fn(MergeServiceClient<Channel>, Request<M>) -> F,
+    ) -> Result<A, Failure>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let mut tries = 1;
+        loop {
+            let mut request = Request::new(message.clone());
+            request.set_timeout(DEADLINE);
+            match call(self.service.clone(), request).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if is_passing(&status) && tries < TRIES_MAX => {
+                    tracing::debug!(error = %status, "coordinator cannot be reached, the call is repeated");
+                    tokio::time::sleep(pause(tries)).await;
+                    tries += 1;
+                }
+                Err(status) => return Err(self.failure(&status)),
+            }
+        }
+    }
+
+    fn failure(&self, status: &Status) -> Failure {
+        failure(&self.address, status)
+    }
+}
+
+/// The status as the user should hear of it.
+fn failure(address: &str, status: &Status) -> Failure {
+    let problems = problems_of(status);
+    if !problems.is_empty() {
+        return Failure::bad_input(problems);
+    }
+    let exit = match Reason::of(status) {
+        Some(Reason::BadRequest | Reason::RequestIdReused | Reason::JobNotFound) => Exit::BadInput,
+        Some(Reason::CommitInProgress | Reason::JobEnded | Reason::Internal) => Exit::Failed,
+        Some(Reason::Unavailable) => Exit::TryAgain,
+        None if is_passing(status) => Exit::TryAgain,
+        None => Exit::Failed,
+    };
+    let problem = match (exit, Reason::of(status)) {
+        (Exit::TryAgain, None) => Problem::new(
+            address,
+            format!("the coordinator cannot be reached: {}", reached(status)),
+        )
+        .with_hint("start one by `chatvec serve`, or give its address by --coordinator"),
+        (_, Some(Reason::RequestIdReused)) => Problem::new("--request-id", status.message()),
+        _ => Problem::new(address, status.message()),
+    };
+    Failure::Problems {
+        exit,
+        problems: vec![problem],
+    }
+}
+
+/// The innermost cause: `connection refused` says more than `transport error`.
+fn reached(status: &Status) -> String {
+    let mut cause: &dyn std::error::Error = status;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    match status.code() {
+        Code::DeadlineExceeded => format!("no answer within {} s", DEADLINE.as_secs()),
+        _ if std::error::Error::source(status).is_some() => cause.to_string(),
+        _ => status.message().to_owned(),
+    }
+}
+
+/// Whether the same call may succeed later.
+fn is_passing(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        // A connection that breaks under a call surfaces as UNKNOWN with a transport error.
+        || (status.code() == Code::Unknown && std::error::Error::source(status).is_some())
+}
+
+/// Full jitter under a ceiling that doubles.
+fn pause(failures: u32) -> Duration {
+    let ceiling = PAUSE_FIRST
+        .saturating_mul(1 << failures.min(10))
+        .min(PAUSE_MAX);
+    ceiling.mul_f64(identity::jitter())
+}
+
+fn view(job: Option<v1::Job>) -> Result<JobView, Failure> {
+    let view = JobView::try_from(job.unwrap_or_default()).map_err(anyhow::Error::from);
+    Ok(view.map_err(|error| {
+        error.context("the coordinator's answer cannot be read: is it of another version?")
+    })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use chatvec_proto::status::bad_recipe;
+
+    use super::*;
+
+    #[test]
+    fn each_status_has_its_exit_code() {
+        for (status, exit) in [
+            (bad_recipe(&[Problem::new("cp", "missing")]), Exit::BadInput),
+            (Reason::BadRequest.status("x"), Exit::BadInput),
+            (Reason::JobNotFound.status("x"), Exit::BadInput),
+            (Reason::RequestIdReused.status("x"), Exit::BadInput),
+            (Reason::CommitInProgress.status("x"), Exit::Failed),
+            (Reason::JobEnded.status("x"), Exit::Failed),
+            (Reason::Internal.status("x"), Exit::Failed),
+            (Reason::Unavailable.status("x"), Exit::TryAgain),
+            (Status::unavailable("x"), Exit::TryAgain),
+            (Status::deadline_exceeded("x"), Exit::TryAgain),
+            (Status::unimplemented("x"), Exit::Failed),
+        ] {
+            assert_eq!(failure("a", &status).exit(), exit, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_coordinator_that_is_away_is_named_with_advice() {
+        let Failure::Problems { problems, .. } =
+            failure("http://h:1", &Status::unavailable("refused"))
+        else {
+            panic!("it has a problem")
+        };
+        assert_eq!(problems[0].subject, "http://h:1");
+        assert!(
+            problems[0]
+                .hint
+                .as_deref()
+                .unwrap()
+                .contains("chatvec serve")
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_may_lack_its_scheme_but_have_no_other() {
+        let channel = |text: &str| {
+            Address {
+                coordinator: text.to_owned(),
+            }
+            .channel()
+        };
+        for good in ["http://h:1", "127.0.0.1:7070", "localhost:1"] {
+            assert!(channel(good).is_ok(), "{good}");
+        }
+        for bad in ["https://h:1", "grpc://h", "http://a b"] {
+            assert_eq!(channel(bad).unwrap_err().exit(), Exit::BadInput, "{bad}");
+        }
+    }
+
+    #[test]
+    fn pauses_are_bounded() {
+        for failures in [0, 1, 5, 40] {
+            assert!(pause(failures) <= PAUSE_MAX);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `chatvec submit`: gives a job to a coordinator.
+
+use chatvec_core::ids::RequestId;
+
+use super::recipe::RecipeArgs;
+use super::remote::{Address, Remote};
+use super::runtime::block_on;
+use super::{Exit, Failure, OutputFormat, output, watch};
+use crate::identity;
+use crate::telemetry::{self, DefaultLevel, LogFormat};
+
+/// Give a merge to a coordinator.
+///
+/// Paths are made absolute here; coordinator and workers must know them too.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    address: Address,
+    /// A name of your choice for this request: a repeat with the same name finds the first job.
+    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    request_id: Option<String>,
+    /// Wait for the job's end, and fail if it fails.
+    #[arg(long)]
+    wait: bool,
+    /// Print text for people, or one JSON object.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: OutputFormat,
+}
+
+pub(super) fn run(args: &SubmitArgs) -> Result<Exit, Failure> {
+    telemetry::init(DefaultLevel::Warn, LogFormat::Text);
+    let given = args.recipe.read()?;
+    block_on(async {
+        let remote = Remote::new(&args.address)?;
+        // Always named, so that a call whose answer was lost can be repeated.
+        let request = args
+            .request_id
+            .clone()
+            .map_or_else(identity::request_id, RequestId);
+        let created =
+            remote
+                .create(&request, &given.recipe)
+                .await
+                .map_err(|failure| match failure {
+                    Failure::Problems { exit, problems } => Failure::Problems {
+                        exit,
+                        problems: given.named(problems),
+                    },
+                    other => other,
+                })?;
+        if args.wait {
+            output::note(&format!("submitted as {}", created.job));
+            return watch::to_the_end(&remote, &created.job, args.output, watch::Show::End).await;
+        }
+        watch::show(&created, args.output)?;
+        Ok(Exit::Success)
+    })
+}
