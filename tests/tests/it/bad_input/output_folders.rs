@@ -121,28 +121,33 @@ fn an_output_that_is_a_link_to_nowhere_is_refused() {
 }
 
 #[test]
-fn an_output_apart_from_no_input_is_refused() {
+fn an_output_that_is_an_input_as_written_is_refused() {
     let scene = Scene::new();
+    for (out, input) in [("cp", "cp"), ("base/", "vectors[0].base")] {
+        let before = contents(&scene.path(""));
+        let said = scene.refused(&scene.merge_into(out, &["--overwrite"]), &None);
+        let expected =
+            format!("error: --out: expected a place of its own, found that of `{input}`\n");
+        assert_eq!(said, expected);
+        assert_eq!(contents(&scene.path("")), before, "nothing changed");
+    }
+}
+
+#[test]
+fn an_output_inside_or_around_an_input_is_refused() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.path("x")).unwrap();
     for (out, relation, input) in [
-        ("cp", "is", "cp"),
-        ("base/", "is", "base"),
         ("chat/merged", "lies inside", "chat"),
         ("", "lies around", "cp"),
         ("x/../cp", "is", "cp"),
     ] {
-        fs::create_dir_all(scene.path("x")).unwrap();
         let before = contents(&scene.path(""));
-        let outcome = scene.merge_into(out, &["--overwrite"]);
-        assert_eq!(outcome.code, Some(2), "{outcome:#?}");
+        let outcome = scene.merge_into(out, &["--overwrite"]).expect_code(2);
         let said = outcome.stderr;
         assert!(said.starts_with("error: --out: `"), "{said}");
-        assert!(
-            said.contains(&format!(
-                "` {relation} the input `{}`",
-                scene.path(input).display()
-            )),
-            "{said}"
-        );
+        let relation = format!("` {relation} the input `{}`\n", scene.path(input).display());
+        assert!(said.contains(&relation), "{said}");
         assert!(
             said.ends_with("\n  hint: give a folder apart from every input\n"),
             "{said}"

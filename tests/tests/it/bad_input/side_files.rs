@@ -34,8 +34,8 @@ fn a_token_that_ends_turns_and_that_cp_lacks_is_refused() {
     let scene = with_turn_ends(&["a", "</s>"]);
     let said = scene.refusal();
     let expected = format!(
-        "error: cp: tokenizer.json: chat's end-of-turn token `{TURN_END}` is not in its vocabulary\n  \
-         hint: `chat_template: cp` keeps cp's own\n"
+        "error: chat_template: chat's end-of-turn token `{TURN_END}` is not in the vocabulary of cp\n  \
+         hint: say `chat_template: cp` to keep cp's chat format, or extend the tokenizer of cp\n"
     );
     assert_eq!(said, expected);
 

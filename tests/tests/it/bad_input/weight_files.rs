@@ -135,7 +135,7 @@ fn offsets_must_span_what_shape_and_type_say() {
 #[test]
 fn a_header_that_is_no_json_says_where() {
     for (header, expected) in [
-        (&b"{\"a\": "[..], "the header is not valid: EOF while parsing a value at line 1 column 6\n".to_owned()),
+        (&b"{\"a\": "[..], "the header is not valid: tensor `a`: EOF while parsing a value at line 1 column 6\n".to_owned()),
         (b"[]", format!("the header must begin with `{{`{DAMAGED}")),
         (
             b"{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}",
