@@ -4,7 +4,10 @@ mod scene;
 
 mod bytes;
 mod kill;
-mod oracles;
 mod reference;
 mod resume;
+
+mod bad_input;
+
+mod oracles;
 mod tidy;

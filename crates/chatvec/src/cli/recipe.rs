@@ -1,6 +1,7 @@
 //! The recipe of a command: from a file, or from flags.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -66,6 +67,9 @@ enum Origin {
     Flags,
 }
 
+/// The largest recipe that is read.
+const RECIPE_BYTES_MAX: u64 = 1 << 20;
+
 /// The flag behind each place in a recipe.
 const FLAGS: [(&str, &str); 8] = [
     ("cp", "--cp"),
@@ -94,8 +98,7 @@ impl RecipeArgs {
         let (parsed, relative_to, origin) = match &self.recipe {
             Some(file) => {
                 let path = current.join(file);
-                let text = fs::read_to_string(&path)
-                    .map_err(|error| vec![unreadable(file, &path, &error)])?;
+                let text = read_text(file, &path).map_err(|problem| vec![problem])?;
                 let folder = path.parent().unwrap_or(current).to_owned();
                 (Recipe::parse(&text), folder, Origin::File)
             }
@@ -145,6 +148,11 @@ impl RecipeArgs {
         if !missing.is_empty() {
             return Err(missing);
         }
+        // JSON has no such numbers: there it would read as if nothing was given.
+        if let Some(lambda) = self.lambda.filter(|lambda| !lambda.is_finite()) {
+            let message = format!("expected a finite number, found `{lambda}`");
+            return Err(vec![Problem::new("--lambda", message)]);
+        }
         let mut output = Map::new();
         let mut insert = |name: &str, value: &Option<String>| {
             if let Some(value) = value {
@@ -161,6 +169,20 @@ impl RecipeArgs {
             "output": output,
         }))
     }
+}
+
+/// Reads a recipe. What is far larger than any is a checkpoint's file given by
+/// mistake, and is not read to its end.
+fn read_text(file: &Path, path: &Path) -> Result<String, Problem> {
+    let mut text = String::new();
+    let read = File::open(path)
+        .and_then(|file| file.take(RECIPE_BYTES_MAX + 1).read_to_string(&mut text))
+        .map_err(|error| unreadable(file, path, &error))?;
+    if read as u64 > RECIPE_BYTES_MAX {
+        let message = format!("expected a recipe of at most {RECIPE_BYTES_MAX} bytes, found more");
+        return Err(Problem::new(file.display().to_string(), message));
+    }
+    Ok(text)
 }
 
 fn unreadable(file: &Path, path: &Path, error: &std::io::Error) -> Problem {

@@ -163,7 +163,7 @@ fn counterpart(input: &Input<'_>, role: Role, tensor: &TensorRef<'_>) -> Result<
                 &wanted.name,
                 format!("cp stores {} numbers, `{role}` stores {}, which cannot be merged", wanted.dtype, entry.dtype),
             )
-            .with_hint("keep cp's tensor: `rules: [{ match: \"NAME\", action: keep_cp }]`"),
+            .with_hint(format!("keep cp's tensor: `rules: [{{ match: \"{}\", action: keep_cp }}]`", wanted.name)),
         )),
     }
 }

@@ -54,6 +54,10 @@ pub fn assemble(
     Ok(checkpoint)
 }
 
+/// What to do where the index and the files contradict each other.
+const OTHER_INDEX: &str =
+    "the index and the files are of different checkpoints: download both again";
+
 type Placed = (BTreeMap<String, Place>, Vec<Place>, Vec<(String, String)>);
 
 /// Gives every tensor its place. Tensors that the index does not name are set
@@ -91,7 +95,7 @@ fn place_tensors(
                     "`{INDEX_FILE}` says it is in `{named}`, found in `{}`",
                     file.name
                 );
-                problems.push(Problem::new(&entry.name, message));
+                problems.push(Problem::new(&entry.name, message).with_hint(OTHER_INDEX));
             }
             by_name.insert(entry.name.clone(), place);
             in_order.push(place);
@@ -111,8 +115,7 @@ fn absent_tensors<'a>(
         .filter(|(tensor, _)| !by_name.contains_key(*tensor));
     absent.map(|(tensor, file)| {
         let message = format!("`{INDEX_FILE}` says it is in `{file}`, which does not have it");
-        Problem::new(tensor, message)
-            .with_hint("the index and the files are of different checkpoints: download both again")
+        Problem::new(tensor, message).with_hint(OTHER_INDEX)
     })
 }
 

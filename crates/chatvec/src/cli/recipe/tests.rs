@@ -36,7 +36,7 @@ fn paths_in_a_file_are_relative_to_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let text =
         "{cp: cp, vectors: [{chat: /m/chat, base: s3://b/base, lambda: 1}], output: {url: ./out/}}";
-    fs::write(folder.path().join("r.yaml"), text).unwrap();
+    std::fs::write(folder.path().join("r.yaml"), text).unwrap();
     let file = folder.path().join("r.yaml");
     let recipe = parse(&[file.to_str().unwrap()]).unwrap().recipe;
     let inside = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -48,7 +48,8 @@ pub fn draft(recipe: &Recipe, part_size: PartSize) -> Result<Draft, Vec<Problem>
         chat_template: recipe.chat_template,
         output_dtype: recipe.output.dtype.format(),
         untie,
-    });
+    })
+    .map_err(|problems| problems.into_iter().map(in_recipe).collect::<Vec<_>>());
     let (plan, sides) = match (planned, sides) {
         (Ok(plan), Ok(sides)) => (plan, sides),
         (planned, sides) => {
@@ -62,9 +63,20 @@ pub fn draft(recipe: &Recipe, part_size: PartSize) -> Result<Draft, Vec<Problem>
         warnings.extend(of_role.map(|one| Problem { subject: format!("{role}: {}", one.subject), ..one }));
     }
     warnings.extend(plan.alignment.warnings.iter().cloned());
-    warnings.extend(sides.warnings.iter().cloned());
+    warnings.extend(sides.warnings.iter().cloned().map(in_recipe));
     let cp_card = cp.texts.get("README.md").cloned();
     Ok(Draft { inputs, plan, sides, warnings, cp_card })
+}
+
+/// A side file is named after its input, as in `chat/config.json`; here the
+/// input gets the name of its place in the recipe.
+fn in_recipe(problem: Problem) -> Problem {
+    let roles = [("cp/", Role::Cp), ("chat/", Role::Chat(0)), ("base/", Role::Base(0))];
+    let subject = roles.iter().find_map(|(folder, role)| {
+        let path = problem.subject.strip_prefix(folder)?;
+        Some(format!("{role}: {path}"))
+    });
+    Problem { subject: subject.unwrap_or(problem.subject), ..problem }
 }
 
 /// The small files of one input that decide something, read whole.

@@ -40,13 +40,13 @@ fn in_an_input(spec: &TaskSpec, merged: &Merged<'_>) -> Option<String> {
         return None;
     };
     let vectors = terms.iter().zip(merged.deltas).flat_map(|(term, delta)| {
-        let role = |role| format!("{role} of vector {}", term.vector);
+        let role = |role| format!("`vectors[{}].{role}`", term.vector);
         [
             (role("chat"), term.chat, delta.chat),
             (role("base"), term.base, delta.base),
         ]
     });
-    [("cp".to_owned(), *cp, merged.cp)]
+    [("`cp`".to_owned(), *cp, merged.cp)]
         .into_iter()
         .chain(vectors)
         .find_map(|(role, piece, operand)| {
