@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("../../proto");
-    let files = ["types", "merge_service", "worker_service"].map(|name| format!("chatvec/v1/{name}.proto"));
+    let files =
+        ["types", "merge_service", "worker_service"].map(|name| format!("chatvec/v1/{name}.proto"));
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(&files, [&root])?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);

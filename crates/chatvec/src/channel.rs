@@ -21,8 +21,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// If the text is no address of a coordinator.
 pub fn remote(coordinator: &str) -> anyhow::Result<Channel> {
-    let endpoint = Endpoint::from_shared(coordinator.to_owned())
-        .map_err(|error| anyhow::anyhow!("`{coordinator}` is no address of a coordinator: {error}"))?;
+    let endpoint = Endpoint::from_shared(coordinator.to_owned()).map_err(|error| {
+        anyhow::anyhow!("`{coordinator}` is no address of a coordinator: {error}")
+    })?;
     Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy())
 }
 
@@ -36,7 +37,12 @@ pub fn in_process() -> (Channel, Incoming) {
         let sender = sender.clone();
         async move {
             let (client, server) = tokio::io::duplex(DUPLEX_BYTES);
-            let gone = |_| io::Error::new(io::ErrorKind::ConnectionRefused, "the coordinator has stopped");
+            let gone = |_| {
+                io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    "the coordinator has stopped",
+                )
+            };
             sender.send(Ok(server)).await.map_err(gone)?;
             Ok::<_, io::Error>(TokioIo::new(client))
         }

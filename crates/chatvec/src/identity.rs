@@ -3,7 +3,10 @@
 use chatvec_core::ids::{JobId, RequestId, WorkerId};
 use uuid::Uuid;
 
-#[expect(clippy::disallowed_methods, reason = "ids are made here and nowhere else")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ids are made here and nowhere else"
+)]
 fn fresh() -> Uuid {
     Uuid::new_v4()
 }
@@ -30,5 +33,8 @@ pub fn jitter() -> f64 {
 
 /// The name of this machine, for people who look at a list of workers.
 pub fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }

@@ -17,9 +17,15 @@ use crate::coordinator::{Coordinator, descriptors};
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(coordinator: &Coordinator, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    coordinator: &Coordinator,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", ServingStatus::Serving).await;
+    reporter
+        .set_service_status("", ServingStatus::Serving)
+        .await;
     let mut reflection = Vec::new();
     for descriptors in [descriptors(), tonic_health::pb::FILE_DESCRIPTOR_SET] {
         reflection.push(descriptors);
@@ -29,10 +35,16 @@ pub async fn serve(coordinator: &Coordinator, listener: TcpListener, stop: Cance
     let stopping = coordinator.stopping();
     let until_stop = async move {
         stop.cancelled().await;
-        reporter.set_service_status("", ServingStatus::NotServing).await;
+        reporter
+            .set_service_status("", ServingStatus::NotServing)
+            .await;
         stopping.cancel();
     };
-    let routes = coordinator.routes().add_service(health).add_service(v1).add_service(v1alpha);
+    let routes = coordinator
+        .routes()
+        .add_service(health)
+        .add_service(v1)
+        .add_service(v1alpha);
     Server::builder()
         .add_routes(routes)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), until_stop)
@@ -42,7 +54,9 @@ pub async fn serve(coordinator: &Coordinator, listener: TcpListener, stop: Cance
 
 fn reflection_builder<'a>(descriptors: &[&'a [u8]]) -> tonic_reflection::server::Builder<'a> {
     let builder = tonic_reflection::server::Builder::configure();
-    descriptors.iter().fold(builder, |builder, one| builder.register_encoded_file_descriptor_set(one))
+    descriptors.iter().fold(builder, |builder, one| {
+        builder.register_encoded_file_descriptor_set(one)
+    })
 }
 
 /// Binds the address of a coordinator.
@@ -50,14 +64,20 @@ fn reflection_builder<'a>(descriptors: &[&'a [u8]]) -> tonic_reflection::server:
 /// # Errors
 /// If the address is taken or not of this machine.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on `{address}`"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on `{address}`"))
 }
 
 /// Serves callers in this process until `stop`.
 ///
 /// # Errors
 /// If a connection cannot be served.
-pub async fn serve_in_process(coordinator: &Coordinator, incoming: Incoming, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve_in_process(
+    coordinator: &Coordinator,
+    incoming: Incoming,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     Server::builder()
         .add_routes(coordinator.routes())
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())

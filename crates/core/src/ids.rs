@@ -108,7 +108,12 @@ impl Digest {
             sha.update((part.len() as u64).to_le_bytes());
             sha.update(part.as_bytes());
         }
-        Self(sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(
+            sha.finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
     }
 }
 

@@ -77,7 +77,9 @@ impl Reason {
     pub fn of(status: &Status) -> Option<Self> {
         let details = status.get_error_details();
         let info = details.error_info()?;
-        Self::ALL.into_iter().find(|reason| info.domain == DOMAIN && reason.name() == info.reason)
+        Self::ALL
+            .into_iter()
+            .find(|reason| info.domain == DOMAIN && reason.name() == info.reason)
     }
 }
 
@@ -89,7 +91,11 @@ pub fn bad_recipe(problems: &[Problem]) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(Reason::BadRequest.name(), DOMAIN, HashMap::new());
     for problem in problems {
-        let hint = problem.hint.as_ref().map(|hint| format!("{HINT}{hint}")).unwrap_or_default();
+        let hint = problem
+            .hint
+            .as_ref()
+            .map(|hint| format!("{HINT}{hint}"))
+            .unwrap_or_default();
         details.add_bad_request_violation(&problem.subject, format!("{}{hint}", problem.message));
     }
     let message = match problems {
@@ -102,12 +108,18 @@ pub fn bad_recipe(problems: &[Problem]) -> Status {
 /// The problems that [`bad_recipe`] put into a status; empty for any other.
 pub fn problems_of(status: &Status) -> Vec<Problem> {
     let details = status.get_error_details();
-    let Some(request) = details.bad_request() else { return Vec::new() };
+    let Some(request) = details.bad_request() else {
+        return Vec::new();
+    };
     let problem = |field: &str, description: &str| match description.split_once(HINT) {
         Some((message, hint)) => Problem::new(field, message).with_hint(hint),
         None => Problem::new(field, description),
     };
-    request.field_violations.iter().map(|violation| problem(&violation.field, &violation.description)).collect()
+    request
+        .field_violations
+        .iter()
+        .map(|violation| problem(&violation.field, &violation.description))
+        .collect()
 }
 
 #[cfg(test)]

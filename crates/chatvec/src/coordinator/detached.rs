@@ -29,13 +29,18 @@ pub(super) fn status(error: &StoreError) -> Status {
     use chatvec_core::job::JobState;
     match error {
         StoreError::RequestIdReused { .. } => Reason::RequestIdReused.status(error.to_string()),
-        StoreError::JobNotFound(_) | StoreError::TaskNotFound { .. } => Reason::JobNotFound.status(error.to_string()),
-        StoreError::WrongState { state: JobState::Committing, .. } => {
-            Reason::CommitInProgress.status(format!("{error}: the point of no return has passed"))
+        StoreError::JobNotFound(_) | StoreError::TaskNotFound { .. } => {
+            Reason::JobNotFound.status(error.to_string())
         }
+        StoreError::WrongState {
+            state: JobState::Committing,
+            ..
+        } => Reason::CommitInProgress.status(format!("{error}: the point of no return has passed")),
         StoreError::WrongState { .. } => Reason::JobEnded.status(error.to_string()),
         StoreError::WrongParts { .. } => Reason::BadRequest.status(error.to_string()),
-        _ if error.is_closed() => Reason::Unavailable.status("the coordinator is stopping; try again"),
+        _ if error.is_closed() => {
+            Reason::Unavailable.status("the coordinator is stopping; try again")
+        }
         StoreError::Database(_) => {
             tracing::error!(%error, "the job store cannot be used");
             Reason::Unavailable.status("the job store cannot be used; try again")

@@ -11,10 +11,16 @@ const REAP_MAX: u32 = 500;
 pub(super) async fn tidy(store: &Store) -> Result<(), StoreError> {
     let reaped = store.reap(REAP_MAX).await?;
     if reaped.expired > 0 {
-        tracing::warn!(task.expired = reaped.expired, task.given_up = reaped.given_up, "leases expired");
+        tracing::warn!(
+            task.expired = reaped.expired,
+            task.given_up = reaped.given_up,
+            "leases expired"
+        );
     }
     for job in store.jobs_to_clean().await? {
-        let Some(row) = store.job(&job).await? else { continue };
+        let Some(row) = store.job(&job).await? else {
+            continue;
+        };
         let removed = OutputFolder::at(&row.output_url).map(|output| {
             let outcome = output.partials(&job).remove();
             output.forget_if_empty();
@@ -22,7 +28,9 @@ pub(super) async fn tidy(store: &Store) -> Result<(), StoreError> {
         });
         match removed {
             Ok(Ok(())) | Err(_) => store.mark_cleaned(&job).await?,
-            Ok(Err(error)) => tracing::warn!(job.id = %job, %error, "unfinished files could not be removed"),
+            Ok(Err(error)) => {
+                tracing::warn!(job.id = %job, %error, "unfinished files could not be removed")
+            }
         }
     }
     Ok(())

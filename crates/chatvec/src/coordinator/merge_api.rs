@@ -46,8 +46,12 @@ impl MergeService for MergeApi {
         request: Request<v1::CreateJobRequest>,
     ) -> Result<Response<v1::CreateJobResponse>, Status> {
         let request = request.into_inner();
-        let wire = request.recipe.ok_or_else(|| Reason::BadRequest.status("field `recipe` is missing"))?;
-        let recipe = recipe_from_wire(&wire).map_err(|problems| bad_recipe(&problems))?.recipe;
+        let wire = request
+            .recipe
+            .ok_or_else(|| Reason::BadRequest.status("field `recipe` is missing"))?;
+        let recipe = recipe_from_wire(&wire)
+            .map_err(|problems| bad_recipe(&problems))?
+            .recipe;
         let relative = relative_urls(&recipe);
         if !relative.is_empty() {
             return Err(bad_recipe(&relative));
@@ -74,12 +78,19 @@ impl MergeService for MergeApi {
             view_of(&store, row).await
         })
         .await?;
-        Ok(Response::new(v1::CreateJobResponse { job: Some(view.into()) }))
+        Ok(Response::new(v1::CreateJobResponse {
+            job: Some(view.into()),
+        }))
     }
 
-    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
+    async fn get_job(
+        &self,
+        request: Request<v1::GetJobRequest>,
+    ) -> Result<Response<v1::GetJobResponse>, Status> {
         let view = self.view(JobId(request.into_inner().job_id)).await?;
-        Ok(Response::new(v1::GetJobResponse { job: Some(view.into()) }))
+        Ok(Response::new(v1::GetJobResponse {
+            job: Some(view.into()),
+        }))
     }
 
     async fn list_jobs(
@@ -88,17 +99,26 @@ impl MergeService for MergeApi {
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let request = request.into_inner();
         let states = request.states.iter().map(|state| job_state(*state));
-        let states = states.collect::<Result<_, _>>().map_err(|error| Reason::BadRequest.status(error.to_string()))?;
+        let states = states
+            .collect::<Result<_, _>>()
+            .map_err(|error| Reason::BadRequest.status(error.to_string()))?;
         let limit = match request.page_size {
             0 => PAGE_SIZE_DEFAULT,
             size => size.min(PAGE_SIZE_MAX),
         };
-        let filter = JobFilter { states, limit, page_after: page_after(&request.page_token)? };
+        let filter = JobFilter {
+            states,
+            limit,
+            page_after: page_after(&request.page_token)?,
+        };
         let store = self.store.clone();
         let (views, next_page_token) = detached(async move {
             let rows = store.jobs(&filter).await?;
             let full = rows.len() == limit as usize;
-            let next = rows.last().filter(|_| full).map(|row| format!("{}/{}", row.created_at_ms, row.job_id));
+            let next = rows
+                .last()
+                .filter(|_| full)
+                .map(|row| format!("{}/{}", row.created_at_ms, row.job_id));
             let mut views = Vec::with_capacity(rows.len());
             for row in rows {
                 views.push(view_of(&store, row).await?);
@@ -106,7 +126,10 @@ impl MergeService for MergeApi {
             Ok((views, next.unwrap_or_default()))
         })
         .await?;
-        Ok(Response::new(v1::ListJobsResponse { jobs: views.into_iter().map(Into::into).collect(), next_page_token }))
+        Ok(Response::new(v1::ListJobsResponse {
+            jobs: views.into_iter().map(Into::into).collect(),
+            next_page_token,
+        }))
     }
 
     async fn cancel_job(
@@ -121,7 +144,9 @@ impl MergeService for MergeApi {
         })
         .await?;
         tracing::info!(job.id = %view.job, job.state = %view.state, "job cancelled by request");
-        Ok(Response::new(v1::CancelJobResponse { job: Some(view.into()) }))
+        Ok(Response::new(v1::CancelJobResponse {
+            job: Some(view.into()),
+        }))
     }
 
     type WatchJobStream = Pin<Box<dyn Stream<Item = Result<v1::WatchJobResponse, Status>> + Send>>;
@@ -156,7 +181,11 @@ async fn watch(
     sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
 ) {
     let mut changed = api.store.jobs_changed();
-    let mut seen = Seen { revision: after_revision, progress: None, at: Instant::now() };
+    let mut seen = Seen {
+        revision: after_revision,
+        progress: None,
+        at: Instant::now(),
+    };
     loop {
         changed.borrow_and_update();
         let view = match job_view(&api.store, &job).await {
@@ -169,8 +198,14 @@ async fn watch(
         };
         let ended = view.state.is_terminal();
         if seen.is_news(&view) || ended {
-            seen = Seen { revision: view.revision, progress: Some(view.progress), at: Instant::now() };
-            let message = v1::WatchJobResponse { job: Some(view.into()) };
+            seen = Seen {
+                revision: view.revision,
+                progress: Some(view.progress),
+                at: Instant::now(),
+            };
+            let message = v1::WatchJobResponse {
+                job: Some(view.into()),
+            };
             if sender.send(Ok(message)).await.is_err() || ended {
                 return;
             }
@@ -200,7 +235,9 @@ impl Seen {
         let is_quiet = self.at.elapsed() >= PROGRESS_PERIOD;
         match self.progress {
             None => view.revision != self.revision,
-            Some(progress) => view.revision != self.revision || (progress != view.progress && is_quiet),
+            Some(progress) => {
+                view.revision != self.revision || (progress != view.progress && is_quiet)
+            }
         }
     }
 }
@@ -208,15 +245,24 @@ impl Seen {
 /// A service has no current folder that its clients could mean.
 fn relative_urls(recipe: &chatvec_core::recipe::Recipe) -> Vec<Problem> {
     let inputs = recipe.vectors.iter().enumerate().flat_map(|(i, vector)| {
-        [(format!("vectors[{i}].chat"), &vector.chat), (format!("vectors[{i}].base"), &vector.base)]
+        [
+            (format!("vectors[{i}].chat"), &vector.chat),
+            (format!("vectors[{i}].base"), &vector.base),
+        ]
     });
     let all = std::iter::once(("cp".to_owned(), &recipe.cp)).chain(inputs);
-    let all = all.chain(std::iter::once(("output.url".to_owned(), &recipe.output.url)));
+    let all = all.chain(std::iter::once((
+        "output.url".to_owned(),
+        &recipe.output.url,
+    )));
     let relative = all.filter(|(_, url)| !Location::is_absolute(url));
     relative
         .map(|(path, url)| {
-            Problem::new(path, format!("expected an absolute path or a URL, found `{url}`"))
-                .with_hint("`chatvec submit` makes the paths of a recipe absolute")
+            Problem::new(
+                path,
+                format!("expected an absolute path or a URL, found `{url}`"),
+            )
+            .with_hint("`chatvec submit` makes the paths of a recipe absolute")
         })
         .collect()
 }
@@ -226,10 +272,15 @@ fn page_after(token: &str) -> Result<Option<JobPage>, Status> {
         return Ok(None);
     }
     let parsed = token.split_once('/').and_then(|(created, job)| {
-        Some(JobPage { created_at_ms: created.parse().ok()?, job_id: JobId(job.to_owned()) })
+        Some(JobPage {
+            created_at_ms: created.parse().ok()?,
+            job_id: JobId(job.to_owned()),
+        })
     });
     match parsed {
         Some(page) => Ok(Some(page)),
-        None => Err(Reason::BadRequest.status(format!("`{token}` is no page token of this service"))),
+        None => {
+            Err(Reason::BadRequest.status(format!("`{token}` is no page token of this service")))
+        }
     }
 }

@@ -47,7 +47,10 @@ pub struct CoordinatorOptions {
 
 impl Default for CoordinatorOptions {
     fn default() -> Self {
-        Self { lease_duration_ms: 30_000, part_size: PartSize::DEFAULT }
+        Self {
+            lease_duration_ms: 30_000,
+            part_size: PartSize::DEFAULT,
+        }
     }
 }
 
@@ -150,8 +153,12 @@ impl Coordinator {
     }
 
     /// Repeats `round` after every change of a job and at least once a period.
-    fn spawn_loop<F>(&self, name: &'static str, period: Duration, round: impl Fn() -> F + Send + 'static)
-    where
+    fn spawn_loop<F>(
+        &self,
+        name: &'static str,
+        period: Duration,
+        round: impl Fn() -> F + Send + 'static,
+    ) where
         F: Future<Output = Result<(), StoreError>> + Send,
     {
         let (stopping, trouble) = (self.stopping.clone(), self.trouble.clone());

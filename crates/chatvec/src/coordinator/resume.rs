@@ -49,7 +49,11 @@ pub async fn verify_after_reboot(store: &Store, state_dir: &Path) -> anyhow::Res
         return Ok(());
     }
     let states = vec![JobState::Queued, JobState::Running];
-    let filter = JobFilter { states, limit: u32::MAX, page_after: None };
+    let filter = JobFilter {
+        states,
+        limit: u32::MAX,
+        page_after: None,
+    };
     for row in store.jobs(&filter).await? {
         let verified = verify(store, &row.job_id).await?;
         tracing::info!(
@@ -68,13 +72,16 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT_NAME: &str = "boot_id";
 
 async fn verify(store: &Store, job: &JobId) -> anyhow::Result<Resumed> {
-    let Some(row) = store.job(job).await? else { return Ok(Resumed::default()) };
+    let Some(row) = store.job(job).await? else {
+        return Ok(Resumed::default());
+    };
     if !matches!(row.state, JobState::Queued | JobState::Running) {
         return Ok(Resumed::default());
     }
     let plan = store.plan(job).await?.unwrap_or_default();
     let blueprint = Blueprint::decode(&plan)?;
-    let output = OutputFolder::at(&stored_recipe(&row)?.output.url).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+    let output = OutputFolder::at(&stored_recipe(&row)?.output.url)
+        .map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let partials = output.partials(job);
     let parts = store.parts(job).await?;
     let bytes_done: u64 = parts.iter().map(|part| part.part.bytes).sum();
@@ -83,7 +90,10 @@ async fn verify(store: &Store, job: &JobId) -> anyhow::Result<Resumed> {
     for task in &stale {
         store.reopen_task(job, *task).await?;
     }
-    Ok(Resumed { kept_bytes: bytes_done - stale_bytes, reopened_tasks: stale.len() })
+    Ok(Resumed {
+        kept_bytes: bytes_done - stale_bytes,
+        reopened_tasks: stale.len(),
+    })
 }
 
 /// Tasks of which some part's bytes are not those that were reported, and the
@@ -95,16 +105,25 @@ fn stale_tasks(
 ) -> Result<(BTreeSet<TaskOrdinal>, u64), LocalError> {
     let by_file: Vec<_> = parts.chunk_by(|a, b| a.part.file == b.part.file).collect();
     let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let files = by_file.iter().map(|parts| scope.spawn(move || stale_in_file(blueprint, partials, parts)));
+        let files = by_file
+            .iter()
+            .map(|parts| scope.spawn(move || stale_in_file(blueprint, partials, parts)));
         // Collected first, so that the threads run side by side.
         let files: Vec<_> = files.collect();
-        files.into_iter().map(|file| file.join().expect("a verification does not panic")).collect()
+        files
+            .into_iter()
+            .map(|file| file.join().expect("a verification does not panic"))
+            .collect()
     });
     let mut stale = BTreeSet::new();
     for outcome in outcomes {
         stale.extend(outcome?);
     }
-    let bytes = parts.iter().filter(|part| stale.contains(&part.task)).map(|part| part.part.bytes).sum();
+    let bytes = parts
+        .iter()
+        .filter(|part| stale.contains(&part.task))
+        .map(|part| part.part.bytes)
+        .sum();
     Ok((stale, bytes))
 }
 

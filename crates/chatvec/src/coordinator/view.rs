@@ -8,7 +8,10 @@ use super::store::{JobRow, Progress, Store, StoreError};
 
 /// The job as it stands.
 pub(super) async fn job_view(store: &Store, job: &JobId) -> Result<JobView, StoreError> {
-    let row = store.job(job).await?.ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
+    let row = store
+        .job(job)
+        .await?
+        .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
     view_of(store, row).await
 }
 
@@ -39,16 +42,25 @@ pub(super) async fn view_of(store: &Store, row: JobRow) -> Result<JobView, Store
 
 /// The recipe of a row; what stands there was valid when it was stored.
 pub(super) fn stored_recipe(row: &JobRow) -> Result<Recipe, StoreError> {
-    let corrupt = || StoreError::Corrupt { column: "recipe", value: row.recipe_json.clone() };
+    let corrupt = || StoreError::Corrupt {
+        column: "recipe",
+        value: row.recipe_json.clone(),
+    };
     let value = serde_json::from_str(&row.recipe_json).map_err(|_| corrupt())?;
-    Recipe::from_value(&value).map(|parsed| parsed.recipe).map_err(|_| corrupt())
+    Recipe::from_value(&value)
+        .map(|parsed| parsed.recipe)
+        .map_err(|_| corrupt())
 }
 
 fn progress_view(progress: &Progress) -> ProgressView {
     ProgressView {
         bytes_total: progress.bytes_total,
         bytes_done: progress.bytes_done + progress.bytes_leased_progress,
-        tasks_total: progress.ready + progress.leased + progress.done + progress.failed + progress.cancelled,
+        tasks_total: progress.ready
+            + progress.leased
+            + progress.done
+            + progress.failed
+            + progress.cancelled,
         tasks_done: progress.done,
         tasks_leased: progress.leased,
         retries: progress.retries,

@@ -41,7 +41,9 @@ impl WorkerService for WorkerApi {
     ) -> Result<Response<v1::AcquireTasksResponse>, Status> {
         let request = request.into_inner();
         let worker = worker_info(request.worker)?;
-        let wait_ms = request.wait_ms.min(self.options.lease_duration_ms / WAITS_PER_LEASE);
+        let wait_ms = request
+            .wait_ms
+            .min(self.options.lease_duration_ms / WAITS_PER_LEASE);
         let deadline = Instant::now() + Duration::from_millis(u64::from(wait_ms));
         let mut ready = self.store.tasks_ready();
         loop {
@@ -54,7 +56,10 @@ impl WorkerService for WorkerApi {
             let now = Instant::now();
             if !tasks.is_empty() || now >= deadline || self.stopping.is_cancelled() {
                 let lease_duration_ms = self.options.lease_duration_ms;
-                return Ok(Response::new(v1::AcquireTasksResponse { tasks, lease_duration_ms }));
+                return Ok(Response::new(v1::AcquireTasksResponse {
+                    tasks,
+                    lease_duration_ms,
+                }));
             }
             tokio::select! {
                 _ = ready.changed() => {}
@@ -72,11 +77,15 @@ impl WorkerService for WorkerApi {
         let worker = worker_info(request.worker)?.worker_id;
         let mut beats = Vec::with_capacity(request.beats.len());
         for beat in request.beats {
-            beats.push(Beat { lease: lease(beat.lease)?, progress_bytes: beat.progress_bytes });
+            beats.push(Beat {
+                lease: lease(beat.lease)?,
+                progress_bytes: beat.progress_bytes,
+            });
         }
         let store = self.store.clone();
         let lease_ms = i64::from(self.options.lease_duration_ms);
-        let answers = detached(async move { store.heartbeat(&worker, &beats, lease_ms).await }).await?;
+        let answers =
+            detached(async move { store.heartbeat(&worker, &beats, lease_ms).await }).await?;
         let directive = |answer| match answer {
             BeatAnswer::Extended => v1::BeatDirective::Continue.into(),
             BeatAnswer::Lost => v1::BeatDirective::Lost.into(),
@@ -122,17 +131,27 @@ impl WorkerService for WorkerApi {
 }
 
 impl WorkerApi {
-    async fn acquire(&self, worker: WorkerInfo, max_tasks: u32) -> Result<Vec<v1::LeasedTask>, Status> {
+    async fn acquire(
+        &self,
+        worker: WorkerInfo,
+        max_tasks: u32,
+    ) -> Result<Vec<v1::LeasedTask>, Status> {
         let store = self.store.clone();
         let lease_ms = i64::from(self.options.lease_duration_ms);
-        let acquired = detached(async move { store.acquire_tasks(&worker, max_tasks, lease_ms).await }).await?;
+        let acquired =
+            detached(async move { store.acquire_tasks(&worker, max_tasks, lease_ms).await })
+                .await?;
         let leased = |task: Acquired| {
             let spec = decode_spec(&task.spec).map_err(|error| {
                 tracing::error!(%error, job.id = %task.lease.job, task.id = %task.lease.task, "stored task is broken");
                 Reason::Internal.status("a stored task is broken; the coordinator's log has the details")
             })?;
             let traceparent = task.traceparent.unwrap_or_default();
-            Ok(v1::LeasedTask { lease: Some(task.lease.into()), spec: Some(spec), traceparent })
+            Ok(v1::LeasedTask {
+                lease: Some(task.lease.into()),
+                spec: Some(spec),
+                traceparent,
+            })
         };
         acquired.into_iter().map(leased).collect()
     }
@@ -152,7 +171,13 @@ impl TryFrom<v1::TaskReport> for Report {
         match report.outcome {
             Some(v1::task_report::Outcome::Done(done)) => {
                 let file = FileOrdinal(done.file);
-                Ok(Self::Done(lease, done.parts.into_iter().map(|part| new_part(file, part)).collect()))
+                Ok(Self::Done(
+                    lease,
+                    done.parts
+                        .into_iter()
+                        .map(|part| new_part(file, part))
+                        .collect(),
+                ))
             }
             Some(v1::task_report::Outcome::Failed(failed)) => {
                 let failure = TaskFailure::try_from(failed).map_err(bad_request)?;
@@ -167,7 +192,10 @@ impl Report {
     async fn record(self, store: &Store) -> Result<v1::ReportResult, StoreError> {
         let outcome = match self {
             Self::Done(lease, parts) => store.complete_task(&lease, &parts).await.map(drop),
-            Self::Failed(lease, failure) => store.fail_task(&lease, &failure, identity::jitter()).await.map(drop),
+            Self::Failed(lease, failure) => store
+                .fail_task(&lease, &failure, identity::jitter())
+                .await
+                .map(drop),
         };
         match outcome {
             Ok(()) => Ok(v1::ReportResult::Recorded),
@@ -201,7 +229,9 @@ fn worker_info(worker: Option<v1::Worker>) -> Result<WorkerInfo, Status> {
 }
 
 fn lease(lease: Option<v1::Lease>) -> Result<Lease, Status> {
-    lease.map(Lease::from).ok_or_else(|| Reason::BadRequest.status("field `lease` is missing"))
+    lease
+        .map(Lease::from)
+        .ok_or_else(|| Reason::BadRequest.status("field `lease` is missing"))
 }
 
 fn bad_request(error: impl std::fmt::Display) -> Status {

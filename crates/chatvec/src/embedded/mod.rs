@@ -109,7 +109,11 @@ pub async fn merge(
         return Ok(MergeEnd::AlreadyPublished);
     }
     let (mut state, store) = match state.open(options.earlier).await? {
-        Opened::Ready { state, store, resumed } => {
+        Opened::Ready {
+            state,
+            store,
+            resumed,
+        } => {
             if let Some(resumed) = resumed {
                 watch(Event::Resumed(resumed));
             }
@@ -137,7 +141,10 @@ async fn run(
     interrupt: CancellationToken,
     watch: &mut impl FnMut(Event<'_>),
 ) -> Result<MergeEnd, EmbeddedError> {
-    let coordinator_options = CoordinatorOptions { part_size: options.part_size, ..CoordinatorOptions::default() };
+    let coordinator_options = CoordinatorOptions {
+        part_size: options.part_size,
+        ..CoordinatorOptions::default()
+    };
     let coordinator = Arc::new(Coordinator::start(store, coordinator_options));
     let (channel, incoming) = channel::in_process();
     let stop = CancellationToken::new();
@@ -147,7 +154,16 @@ async fn run(
     });
     let drain = CancellationToken::new();
     let workers = start_workers(options.workers, &channel, &drain);
-    let end = follow(state, &coordinator, channel, workers, interrupt, &drain, watch).await;
+    let end = follow(
+        state,
+        &coordinator,
+        channel,
+        workers,
+        interrupt,
+        &drain,
+        watch,
+    )
+    .await;
     coordinator.stopping().cancel();
     stop.cancel();
     server.await.map_err(anyhow::Error::from)??;
@@ -157,10 +173,17 @@ async fn run(
     end
 }
 
-fn start_workers(count: u32, channel: &Channel, drain: &CancellationToken) -> JoinSet<anyhow::Result<WorkerEnd>> {
+fn start_workers(
+    count: u32,
+    channel: &Channel,
+    drain: &CancellationToken,
+) -> JoinSet<anyhow::Result<WorkerEnd>> {
     let mut workers = JoinSet::new();
     for _ in 0..count {
-        let options = WorkerOptions { slots: 1, exhausted: WhenExhausted::Stop };
+        let options = WorkerOptions {
+            slots: 1,
+            exhausted: WhenExhausted::Stop,
+        };
         let worker = Worker::new(options, WorkerClient::new(channel.clone()));
         workers.spawn(worker.run(drain.clone()));
     }
@@ -183,11 +206,22 @@ async fn follow(
         request_id: state.request_id().0,
         recipe: Some(recipe_to_wire(state.recipe())),
     };
-    let created = client.create_job(request).await.map_err(anyhow::Error::from)?.into_inner();
+    let created = client
+        .create_job(request)
+        .await
+        .map_err(anyhow::Error::from)?
+        .into_inner();
     let job_id = created.job.map(|job| job.job_id).unwrap_or_default();
     state.note_job(JobId(job_id.clone()));
-    let request = v1::WatchJobRequest { job_id, after_revision: 0 };
-    let mut changes = client.watch_job(request).await.map_err(anyhow::Error::from)?.into_inner();
+    let request = v1::WatchJobRequest {
+        job_id,
+        after_revision: 0,
+    };
+    let mut changes = client
+        .watch_job(request)
+        .await
+        .map_err(anyhow::Error::from)?
+        .into_inner();
     let end = loop {
         tokio::select! {
             change = changes.message() => {
@@ -222,7 +256,10 @@ fn end_of(view: JobView) -> Option<MergeEnd> {
         JobState::Succeeded => Some(MergeEnd::Published(Box::new(view))),
         JobState::Failed | JobState::Cancelled => {
             let (kind, problems) = view.error.unwrap_or_else(|| {
-                (FailureKind::Preempted, vec![Problem::new("job", "the job was cancelled")])
+                (
+                    FailureKind::Preempted,
+                    vec![Problem::new("job", "the job was cancelled")],
+                )
             });
             Some(match kind {
                 // Planning met a full disk: the user can make room and run again.

@@ -15,8 +15,8 @@ use super::{EarlierRun, EmbeddedError};
 use crate::coordinator::planner::{Blueprint, SurveyedInputs};
 use crate::coordinator::store::{JobFilter, JobRow, Store};
 use crate::coordinator::{Resumed, resume};
-use crate::storage::lock::{FolderLock, LOCK_NAME, take};
 use crate::storage::OutputFolder;
+use crate::storage::lock::{FolderLock, LOCK_NAME, take};
 
 /// The job store's file in the state folder.
 const STORE_NAME: &str = "state.db";
@@ -39,7 +39,11 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) enum Opened {
     /// The folder is ours.
-    Ready { state: Box<State>, store: Store, resumed: Option<Resumed> },
+    Ready {
+        state: Box<State>,
+        store: Store,
+        resumed: Option<Resumed>,
+    },
     /// Another run finished the very same job meanwhile.
     AlreadyPublished,
 }
@@ -51,17 +55,31 @@ impl State {
         let rejected = |problem| EmbeddedError::Rejected(vec![problem]);
         let output = OutputFolder::at(&recipe.output.url).map_err(rejected)?;
         let inputs = SurveyedInputs::survey(&recipe).map_err(EmbeddedError::Rejected)?;
-        output.check_apart_from(&inputs.folders()).map_err(rejected)?;
+        output
+            .check_apart_from(&inputs.folders())
+            .map_err(rejected)?;
         let key = inputs.key(&recipe);
         let existed = output.root().exists();
-        Ok(Self { recipe, inputs, key, output, existed, lock: None, jobs: Vec::new() })
+        Ok(Self {
+            recipe,
+            inputs,
+            key,
+            output,
+            existed,
+            lock: None,
+            jobs: Vec::new(),
+        })
     }
 
     /// Whether the complete result of this very recipe on these very inputs
     /// stands in the output folder.
     pub(super) fn is_published(&self) -> Result<bool, EmbeddedError> {
-        let Some(manifest) = self.manifest()? else { return Ok(false) };
-        Ok(manifest.state == PublishState::Complete && manifest.key == self.key && self.has_all_files(&manifest))
+        let Some(manifest) = self.manifest()? else {
+            return Ok(false);
+        };
+        Ok(manifest.state == PublishState::Complete
+            && manifest.key == self.key
+            && self.has_all_files(&manifest))
     }
 
     /// Whether a run left something in the state folder, or is at work there.
@@ -70,7 +88,10 @@ impl State {
     }
 
     fn manifest(&self) -> Result<Option<Manifest>, EmbeddedError> {
-        let bytes = self.output.manifest().context("the output folder cannot be read")?;
+        let bytes = self
+            .output
+            .manifest()
+            .context("the output folder cannot be read")?;
         // A manifest of another program is just a file that is in the way.
         Ok(bytes.and_then(|bytes| manifest::parse(&bytes).ok()))
     }
@@ -92,7 +113,10 @@ impl State {
         match take(&state_dir) {
             Ok(Ok(lock)) => self.lock = Some(lock),
             Ok(Err(held)) => {
-                return Err(EmbeddedError::Busy { folder: self.output.root().to_owned(), pid: held.pid });
+                return Err(EmbeddedError::Busy {
+                    folder: self.output.root().to_owned(),
+                    pid: held.pid,
+                });
             }
             Err(error) => return Err(EmbeddedError::Rejected(vec![self.unwritable(&error)])),
         }
@@ -104,7 +128,11 @@ impl State {
         match self.store_with_job(earlier).await? {
             (store, Some(row)) => {
                 let resumed = self.take_up(&store, &row).await?;
-                Ok(Opened::Ready { state: Box::new(self), store, resumed: Some(resumed) })
+                Ok(Opened::Ready {
+                    state: Box::new(self),
+                    store,
+                    resumed: Some(resumed),
+                })
             }
             (store, None) => {
                 if let Err(problem) = self.check_usable() {
@@ -112,7 +140,11 @@ impl State {
                     self.discard()?;
                     return Err(problem);
                 }
-                Ok(Opened::Ready { state: Box::new(self), store, resumed: None })
+                Ok(Opened::Ready {
+                    state: Box::new(self),
+                    store,
+                    resumed: None,
+                })
             }
         }
     }
@@ -128,7 +160,8 @@ impl State {
                 return Ok(());
             }
         }
-        self.jobs.extend(self.manifest()?.map(|manifest| manifest.job));
+        self.jobs
+            .extend(self.manifest()?.map(|manifest| manifest.job));
         self.discard()
     }
 
@@ -138,21 +171,45 @@ impl State {
     }
 
     fn unwritable(&self, error: &io::Error) -> Problem {
-        Problem::new("output.url", format!("cannot write to `{}`: {error}", self.output.root().display()))
-            .with_hint("check the path, its permissions and the space on its disk")
+        Problem::new(
+            "output.url",
+            format!(
+                "cannot write to `{}`: {error}",
+                self.output.root().display()
+            ),
+        )
+        .with_hint("check the path, its permissions and the space on its disk")
     }
 
     /// The store, and the job that an earlier run left unfinished in it.
-    async fn store_with_job(&mut self, earlier: EarlierRun) -> Result<(Store, Option<JobRow>), EmbeddedError> {
+    async fn store_with_job(
+        &mut self,
+        earlier: EarlierRun,
+    ) -> Result<(Store, Option<JobRow>), EmbeddedError> {
         let path = self.output.state_dir().join(STORE_NAME);
-        let open = async || Store::open_sqlite(&path).await.context("the job store cannot be opened");
+        let open = async || {
+            Store::open_sqlite(&path)
+                .await
+                .context("the job store cannot be opened")
+        };
         let store = open().await?;
-        let filter = JobFilter { limit: 1, ..JobFilter::default() };
-        let newest = store.jobs(&filter).await.context("the job store cannot be read")?.into_iter().next();
+        let filter = JobFilter {
+            limit: 1,
+            ..JobFilter::default()
+        };
+        let newest = store
+            .jobs(&filter)
+            .await
+            .context("the job store cannot be read")?
+            .into_iter()
+            .next();
         self.jobs = newest.iter().map(|row| row.job_id.clone()).collect();
-        let is_under_way = |row: &JobRow| !row.state.is_terminal() && row.state != JobState::Planning;
+        let is_under_way =
+            |row: &JobRow| !row.state.is_terminal() && row.state != JobState::Planning;
         match newest {
-            Some(row) if is_under_way(&row) && earlier == EarlierRun::Resume => Ok((store, Some(row))),
+            Some(row) if is_under_way(&row) && earlier == EarlierRun::Resume => {
+                Ok((store, Some(row)))
+            }
             // Leftovers: of a job that had ended, of which nothing was done, or
             // that the user discards.
             Some(_) => {
@@ -169,36 +226,61 @@ impl State {
         let mut problems = Vec::new();
         if row.recipe_digest != self.recipe.digest() {
             let folder = self.output.root().display();
-            problems.push(Problem::new("recipe", format!("`{folder}` holds an unfinished merge of another recipe")));
+            problems.push(Problem::new(
+                "recipe",
+                format!("`{folder}` holds an unfinished merge of another recipe"),
+            ));
         } else if row.input_key.as_ref() != Some(&self.key) {
             problems.extend(self.changed_inputs(store, row).await?);
         }
         if let Some(last) = problems.last_mut() {
-            *last = last.clone().with_hint("`--restart` discards the unfinished merge and starts over");
+            *last = last
+                .clone()
+                .with_hint("`--restart` discards the unfinished merge and starts over");
             return Err(EmbeddedError::Rejected(problems));
         }
         Ok(resume(store, &row.job_id).await?)
     }
 
     /// The input files that are not those of the unfinished job's plan.
-    async fn changed_inputs(&self, store: &Store, row: &JobRow) -> Result<Vec<Problem>, EmbeddedError> {
-        let plan = store.plan(&row.job_id).await.context("the job store cannot be read")?.unwrap_or_default();
-        let planned = Blueprint::decode(&plan).context("the stored plan cannot be read")?.inputs;
+    async fn changed_inputs(
+        &self,
+        store: &Store,
+        row: &JobRow,
+    ) -> Result<Vec<Problem>, EmbeddedError> {
+        let plan = store
+            .plan(&row.job_id)
+            .await
+            .context("the job store cannot be read")?
+            .unwrap_or_default();
+        let planned = Blueprint::decode(&plan)
+            .context("the stored plan cannot be read")?
+            .inputs;
         let now = self.inputs.records();
         let mut problems = Vec::new();
         for before in &planned {
             let current = now.iter().find(|input| input.role == before.role);
             for file in &before.files {
-                let found = current.and_then(|input| input.files.iter().find(|other| other.name == file.name));
+                let found = current
+                    .and_then(|input| input.files.iter().find(|other| other.name == file.name));
                 if found != Some(file) {
                     let found = found.map_or("nothing".to_owned(), |found| found.pin.clone());
-                    let message = format!("changed since the merge began: expected {}, found {found}", file.pin);
-                    problems.push(Problem::new(format!("{}: {}/{}", before.role, before.url, file.name), message));
+                    let message = format!(
+                        "changed since the merge began: expected {}, found {found}",
+                        file.pin
+                    );
+                    problems.push(Problem::new(
+                        format!("{}: {}/{}", before.role, before.url, file.name),
+                        message,
+                    ));
                 }
             }
         }
         if problems.is_empty() {
-            problems.push(Problem::new("inputs", "files were added since the merge began"));
+            problems.push(Problem::new(
+                "inputs",
+                "files were added since the merge began",
+            ));
         }
         Ok(problems)
     }
@@ -223,9 +305,14 @@ impl State {
     /// folder, and the store.
     fn clear(&self) -> Result<(), EmbeddedError> {
         for job in &self.jobs {
-            self.output.partials(job).remove().context("unfinished files cannot be removed")?;
+            self.output
+                .partials(job)
+                .remove()
+                .context("unfinished files cannot be removed")?;
         }
-        let claim = self.manifest()?.filter(|claim| claim.state == PublishState::Publishing);
+        let claim = self
+            .manifest()?
+            .filter(|claim| claim.state == PublishState::Publishing);
         if claim.is_some_and(|claim| self.jobs.contains(&claim.job)) {
             remove_file(&self.output.root().join(manifest::FILE_NAME))?;
         }
@@ -253,9 +340,9 @@ impl State {
 /// Removes a file that may be gone already.
 fn remove_file(path: &Path) -> Result<(), EmbeddedError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(anyhow::Error::new(error).context(format!("`{}` cannot be removed", path.display())).into())
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(anyhow::Error::new(error)
+            .context(format!("`{}` cannot be removed", path.display()))
+            .into()),
         _ => Ok(()),
     }
 }

@@ -86,7 +86,9 @@ impl Location {
 
     /// Whether the text means the same from every folder: an absolute path or a URL.
     pub fn is_absolute(text: &str) -> bool {
-        let is_url = text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme));
+        let is_url = text
+            .split_once("://")
+            .is_some_and(|(scheme, _)| is_scheme(scheme));
         is_url || Path::new(text).is_absolute()
     }
 

@@ -30,7 +30,12 @@ pub(crate) fn take(state_dir: &Path) -> io::Result<Result<FolderLock, Held>> {
     loop {
         fs::create_dir_all(state_dir)?;
         let path = state_dir.join(LOCK_NAME);
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
         let mut file = match opened {
             // An ending process removed the folder in between.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -41,12 +46,15 @@ pub(crate) fn take(state_dir: &Path) -> io::Result<Result<FolderLock, Held>> {
             Err(Errno::WOULDBLOCK) => {
                 let mut pid = String::new();
                 file.read_to_string(&mut pid)?;
-                return Ok(Err(Held { pid: pid.trim().to_owned() }));
+                return Ok(Err(Held {
+                    pid: pid.trim().to_owned(),
+                }));
             }
             Err(error) => return Err(error.into()),
         }
         // The holder before may have removed the file that this is the lock of.
-        let is_current = fs::metadata(&path).is_ok_and(|now| file.metadata().is_ok_and(|mine| mine.ino() == now.ino()));
+        let is_current = fs::metadata(&path)
+            .is_ok_and(|now| file.metadata().is_ok_and(|mine| mine.ino() == now.ino()));
         if is_current {
             file.set_len(0)?;
             writeln!(file, "{}", std::process::id())?;

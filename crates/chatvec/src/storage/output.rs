@@ -32,9 +32,14 @@ impl OutputFolder {
         let location = Location::parse(url, Path::new("/")).map_err(|error| {
             let mut problems = error.problems();
             let problem = problems.swap_remove(0);
-            Problem { subject: "output.url".to_owned(), ..problem }
+            Problem {
+                subject: "output.url".to_owned(),
+                ..problem
+            }
         })?;
-        Ok(Self { root: resolved(location.path()) })
+        Ok(Self {
+            root: resolved(location.path()),
+        })
     }
 
     /// The folder.
@@ -49,7 +54,9 @@ impl OutputFolder {
 
     /// The unfinished files of one job.
     pub fn partials(&self, job: &JobId) -> Partials {
-        Partials { dir: self.state_dir().join(job.as_str()) }
+        Partials {
+            dir: self.state_dir().join(job.as_str()),
+        }
     }
 
     /// Refuses an output folder that is an input, lies in one, or holds one:
@@ -69,8 +76,13 @@ impl OutputFolder {
             } else {
                 continue;
             };
-            let message = format!("`{}` {relation} the input `{}`", self.root.display(), input.display());
-            return Err(Problem::new("output.url", message).with_hint("give a folder apart from every input"));
+            let message = format!(
+                "`{}` {relation} the input `{}`",
+                self.root.display(),
+                input.display()
+            );
+            return Err(Problem::new("output.url", message)
+                .with_hint("give a folder apart from every input"));
         }
         Ok(())
     }
@@ -109,16 +121,33 @@ impl OutputFolder {
         if names.is_empty() || overwrite {
             return Ok(());
         }
-        let shown = names.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
-        let message = format!("expected an empty folder, `{}` holds {shown}{more}", self.root.display());
-        Err(about(message).with_hint("choose another folder, or set `output.overwrite: true` to replace what is there"))
+        let shown = names
+            .iter()
+            .take(3)
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let more = if names.len() > 3 {
+            format!(" and {} more", names.len() - 3)
+        } else {
+            String::new()
+        };
+        let message = format!(
+            "expected an empty folder, `{}` holds {shown}{more}",
+            self.root.display()
+        );
+        Err(about(message).with_hint(
+            "choose another folder, or set `output.overwrite: true` to replace what is there",
+        ))
     }
 
     fn check_creatable(&self) -> Result<(), Problem> {
         fs::create_dir_all(self.state_dir()).map_err(|error| {
-            Problem::new("output.url", format!("cannot write to `{}`: {error}", self.root.display()))
-                .with_hint("check the path and its permissions")
+            Problem::new(
+                "output.url",
+                format!("cannot write to `{}`: {error}", self.root.display()),
+            )
+            .with_hint("check the path and its permissions")
         })
     }
 
@@ -136,7 +165,14 @@ impl OutputFolder {
         let path = self.root.join(MANIFEST_NAME);
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(LocalError::io("read", &path, error)),
         }
     }
@@ -160,7 +196,8 @@ impl Partials {
     /// # Errors
     /// [`LocalError::Io`], with `StorageFull` where the disk has no room.
     pub fn create(&self, name: &str, size: u64) -> Result<PartialFile, LocalError> {
-        fs::create_dir_all(&self.dir).map_err(|error| LocalError::io("create", &self.dir, error))?;
+        fs::create_dir_all(&self.dir)
+            .map_err(|error| LocalError::io("create", &self.dir, error))?;
         PartialFile::create(&self.path(name), size)
     }
 
@@ -170,7 +207,9 @@ impl Partials {
     /// [`LocalError::Io`]; a folder that is gone already is no error.
     pub fn remove(&self) -> Result<(), LocalError> {
         match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LocalError::io("remove", &self.dir, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(LocalError::io("remove", &self.dir, error))
+            }
             _ => Ok(()),
         }
     }
@@ -180,9 +219,15 @@ impl Partials {
 fn resolved(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
         if let Ok(real) = ancestor.canonicalize() {
-            let rest = path.strip_prefix(ancestor).expect("an ancestor is a prefix");
+            let rest = path
+                .strip_prefix(ancestor)
+                .expect("an ancestor is a prefix");
             // Joining nothing would add a slash to the end.
-            return if rest.as_os_str().is_empty() { real } else { real.join(rest) };
+            return if rest.as_os_str().is_empty() {
+                real
+            } else {
+                real.join(rest)
+            };
         }
     }
     path.to_owned()

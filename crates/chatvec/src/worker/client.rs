@@ -40,10 +40,20 @@ impl WorkerClient {
         worker: v1::Worker,
         max_tasks: u32,
     ) -> Result<v1::AcquireTasksResponse, Status> {
-        let wait_ms = u32::try_from(ACQUIRE_WAIT.as_millis()).expect("twenty seconds in milliseconds");
-        let mut request = Request::new(v1::AcquireTasksRequest { worker: Some(worker), max_tasks, wait_ms });
+        let wait_ms =
+            u32::try_from(ACQUIRE_WAIT.as_millis()).expect("twenty seconds in milliseconds");
+        let mut request = Request::new(v1::AcquireTasksRequest {
+            worker: Some(worker),
+            max_tasks,
+            wait_ms,
+        });
         request.set_timeout(ACQUIRE_WAIT + REPORT_DEADLINE);
-        Ok(self.service.clone().acquire_tasks(request).await?.into_inner())
+        Ok(self
+            .service
+            .clone()
+            .acquire_tasks(request)
+            .await?
+            .into_inner())
     }
 
     /// Renews leases. Not retried: the next beat is the retry.
@@ -53,7 +63,10 @@ impl WorkerClient {
         beats: Vec<v1::Beat>,
         deadline: Duration,
     ) -> Result<v1::HeartbeatResponse, Status> {
-        let mut request = Request::new(v1::HeartbeatRequest { worker: Some(worker), beats });
+        let mut request = Request::new(v1::HeartbeatRequest {
+            worker: Some(worker),
+            beats,
+        });
         request.set_timeout(deadline);
         Ok(self.service.clone().heartbeat(request).await?.into_inner())
     }
@@ -66,7 +79,8 @@ impl WorkerClient {
         lease: &Lease,
         done: v1::TaskDone,
     ) -> Result<v1::ReportResult, Status> {
-        self.report(worker_id, lease, v1::task_report::Outcome::Done(done)).await
+        self.report(worker_id, lease, v1::task_report::Outcome::Done(done))
+            .await
     }
 
     /// Reports a task as failed.
@@ -76,7 +90,12 @@ impl WorkerClient {
         lease: &Lease,
         failure: TaskFailure,
     ) -> Result<v1::ReportResult, Status> {
-        self.report(worker_id, lease, v1::task_report::Outcome::Failed(failure.into())).await
+        self.report(
+            worker_id,
+            lease,
+            v1::task_report::Outcome::Failed(failure.into()),
+        )
+        .await
     }
 
     async fn report(
@@ -85,8 +104,14 @@ impl WorkerClient {
         lease: &Lease,
         outcome: v1::task_report::Outcome,
     ) -> Result<v1::ReportResult, Status> {
-        let report = v1::TaskReport { lease: Some(lease.clone().into()), outcome: Some(outcome) };
-        let message = v1::ReportTasksRequest { worker_id: worker_id.to_owned(), reports: vec![report] };
+        let report = v1::TaskReport {
+            lease: Some(lease.clone().into()),
+            outcome: Some(outcome),
+        };
+        let message = v1::ReportTasksRequest {
+            worker_id: worker_id.to_owned(),
+            reports: vec![report],
+        };
         let response = self
             .until_answered(|mut service| {
                 let request = timed(message.clone());
@@ -94,15 +119,22 @@ impl WorkerClient {
             })
             .await?;
         match response.results[..] {
-            [result] => Ok(v1::ReportResult::try_from(result).unwrap_or(v1::ReportResult::Unspecified)),
-            _ => Err(Status::internal("the answer to one report holds another number of results")),
+            [result] => {
+                Ok(v1::ReportResult::try_from(result).unwrap_or(v1::ReportResult::Unspecified))
+            }
+            _ => Err(Status::internal(
+                "the answer to one report holds another number of results",
+            )),
         }
     }
 
     /// Gives a lease back unfinished, uncharged.
     pub(super) async fn release(&self, worker_id: &str, lease: &Lease) -> Result<(), Status> {
         let leases = vec![lease.clone().into()];
-        let message = v1::ReleaseTasksRequest { worker_id: worker_id.to_owned(), leases };
+        let message = v1::ReleaseTasksRequest {
+            worker_id: worker_id.to_owned(),
+            leases,
+        };
         self.until_answered(|mut service| {
             let request = timed(message.clone());
             async move { service.release_tasks(request).await.map(drop) }
@@ -111,7 +143,10 @@ impl WorkerClient {
     }
 
     /// Repeats an idempotent call while the coordinator cannot be reached.
-    async fn until_answered<T, F>(&self, call: impl Fn(WorkerServiceClient<Channel>) -> F) -> Result<T, Status>
+    async fn until_answered<T, F>(
+        &self,
+        call: impl Fn(WorkerServiceClient<Channel>) -> F,
+    ) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
     {

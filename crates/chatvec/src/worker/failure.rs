@@ -20,17 +20,31 @@ pub enum Stop {
 
 impl Stop {
     /// A failure without advice.
-    pub(crate) fn failed(kind: FailureKind, subject: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Failed(TaskFailure { kind, problem: Problem::new(subject, message) })
+    pub(crate) fn failed(
+        kind: FailureKind,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::Failed(TaskFailure {
+            kind,
+            problem: Problem::new(subject, message),
+        })
     }
 
     /// What follows from an error on a source file.
     pub(crate) fn of_source(error: &LocalError) -> Self {
         let failure = error.failure();
         match error {
-            LocalError::Absent { .. } | LocalError::Changed { .. } | LocalError::Truncated { .. } => {
-                let problem = failure.problem.with_hint("leave the inputs alone while a job runs, and submit it again");
-                Self::Failed(TaskFailure { kind: FailureKind::SourceChanged, problem })
+            LocalError::Absent { .. }
+            | LocalError::Changed { .. }
+            | LocalError::Truncated { .. } => {
+                let problem = failure
+                    .problem
+                    .with_hint("leave the inputs alone while a job runs, and submit it again");
+                Self::Failed(TaskFailure {
+                    kind: FailureKind::SourceChanged,
+                    problem,
+                })
             }
             LocalError::WrongSize { .. } | LocalError::Io { .. } => Self::Failed(failure),
         }
@@ -63,7 +77,12 @@ mod tests {
         let Stop::Failed(failure) = Stop::of_target(&error) else {
             panic!("an error of the system is a failure");
         };
-        assert!(failure.problem.message.starts_with("failed to write to it: "));
+        assert!(
+            failure
+                .problem
+                .message
+                .starts_with("failed to write to it: ")
+        );
         failure.kind
     }
 

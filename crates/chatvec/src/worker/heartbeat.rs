@@ -41,15 +41,29 @@ pub(super) async fn beat_until(
         last = Instant::now();
         let running = held.all();
         if !running.is_empty() {
-            beat(&client, &worker, &running, duration / BEAT_DEADLINES_PER_LEASE).await;
+            beat(
+                &client,
+                &worker,
+                &running,
+                duration / BEAT_DEADLINES_PER_LEASE,
+            )
+            .await;
         }
     }
 }
 
-async fn beat(client: &WorkerClient, worker: &v1::Worker, running: &[Arc<Running>], deadline: Duration) {
+async fn beat(
+    client: &WorkerClient,
+    worker: &v1::Worker,
+    running: &[Arc<Running>],
+    deadline: Duration,
+) {
     let beats = running
         .iter()
-        .map(|one| v1::Beat { lease: Some(one.lease.clone().into()), progress_bytes: one.progress_bytes() })
+        .map(|one| v1::Beat {
+            lease: Some(one.lease.clone().into()),
+            progress_bytes: one.progress_bytes(),
+        })
         .collect();
     // The lease counts from before the call: the answer may take its time.
     let sent_at_ms = boottime_ms();
@@ -59,14 +73,21 @@ async fn beat(client: &WorkerClient, worker: &v1::Worker, running: &[Arc<Running
                 obey(one, *directive, sent_at_ms, response.lease_duration_ms);
             }
         }
-        Err(error) => tracing::warn!(%error, "heartbeat failed, leases run on until two thirds of their time"),
+        Err(error) => {
+            tracing::warn!(%error, "heartbeat failed, leases run on until two thirds of their time")
+        }
     }
 }
 
 fn obey(one: &Running, directive: i32, sent_at_ms: u64, lease_duration_ms: u32) {
     match v1::BeatDirective::try_from(directive) {
-        Ok(v1::BeatDirective::Continue) => one.gate.extend(sent_at_ms, Duration::from_millis(u64::from(lease_duration_ms))),
+        Ok(v1::BeatDirective::Continue) => one.gate.extend(
+            sent_at_ms,
+            Duration::from_millis(u64::from(lease_duration_ms)),
+        ),
         Ok(v1::BeatDirective::Cancel) => one.gate.set_cancelled(),
-        Ok(v1::BeatDirective::Lost | v1::BeatDirective::Unspecified) | Err(_) => one.gate.set_lost(),
+        Ok(v1::BeatDirective::Lost | v1::BeatDirective::Unspecified) | Err(_) => {
+            one.gate.set_lost()
+        }
     }
 }

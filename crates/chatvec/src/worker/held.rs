@@ -30,8 +30,13 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn begin(&self, lease: Lease, gate: LeaseGate) -> Arc<Running> {
-        let running = Arc::new(Running { lease, gate, progress: AtomicU64::new(0) });
-        self.lock().insert(key(&running.lease), Arc::clone(&running));
+        let running = Arc::new(Running {
+            lease,
+            gate,
+            progress: AtomicU64::new(0),
+        });
+        self.lock()
+            .insert(key(&running.lease), Arc::clone(&running));
         running
     }
 
@@ -44,7 +49,9 @@ impl Held {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Running>>> {
-        self.running.lock().expect("no thread panics while it holds the map")
+        self.running
+            .lock()
+            .expect("no thread panics while it holds the map")
     }
 }
 

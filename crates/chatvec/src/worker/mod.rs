@@ -13,4 +13,4 @@ mod run;
 
 pub use client::WorkerClient;
 pub use failure::Stop;
-pub use run::{Worker, WorkerEnd, WorkerOptions, WhenExhausted};
+pub use run::{WhenExhausted, Worker, WorkerEnd, WorkerOptions};

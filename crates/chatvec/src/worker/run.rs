@@ -88,13 +88,22 @@ impl Worker {
         let stop = drain.child_token();
         let (lease_sender, lease) = watch::channel(None);
         let beating = CancellationToken::new();
-        let beats =
-            beat_until(beating.clone(), worker.client.clone(), worker.describe(), Arc::clone(&worker.held), lease);
+        let beats = beat_until(
+            beating.clone(),
+            worker.client.clone(),
+            worker.describe(),
+            Arc::clone(&worker.held),
+            lease,
+        );
         let beats = tokio::spawn(beats);
         let tasks = TaskTracker::new();
         let acquired = worker.acquire_until(&stop, &tasks, &lease_sender).await;
         // Reports and releases need their leases: the heart beats to the last.
-        worker.held.all().iter().for_each(|one| one.gate.set_draining());
+        worker
+            .held
+            .all()
+            .iter()
+            .for_each(|one| one.gate.set_draining());
         tasks.close();
         if tokio::time::timeout(DRAIN_MAX, tasks.wait()).await.is_err() {
             tracing::warn!("some tasks could not be given back, their leases will expire");
@@ -102,7 +111,11 @@ impl Worker {
         beating.cancel();
         beats.await?;
         acquired?;
-        let exhausted = worker.exhausted.lock().expect("nothing panics while it holds this").take();
+        let exhausted = worker
+            .exhausted
+            .lock()
+            .expect("nothing panics while it holds this")
+            .take();
         Ok(exhausted.map_or(WorkerEnd::Drained, WorkerEnd::Exhausted))
     }
 
@@ -142,7 +155,8 @@ impl Worker {
                 Ok(response) => {
                     pause = Duration::from_millis(50);
                     let duration = Duration::from_millis(u64::from(response.lease_duration_ms));
-                    lease_duration.send_if_modified(|known| known.replace(duration) != Some(duration));
+                    lease_duration
+                        .send_if_modified(|known| known.replace(duration) != Some(duration));
                     for (task, permit) in response.tasks.into_iter().zip(permits) {
                         self.start(task, permit, sent_at_ms, duration, stop, tasks);
                     }
@@ -155,7 +169,11 @@ impl Worker {
                     }
                     pause = (pause * 2).min(ACQUIRE_PAUSE_MAX);
                 }
-                Err(error) => return Err(anyhow::Error::new(error).context("the coordinator refuses this worker")),
+                Err(error) => {
+                    return Err(
+                        anyhow::Error::new(error).context("the coordinator refuses this worker")
+                    );
+                }
             }
         }
     }
@@ -173,7 +191,9 @@ impl Worker {
             tracing::error!("the coordinator sent a task without a lease, it is dropped");
             return;
         };
-        let running = self.held.begin(lease, LeaseGate::new(sent_at_ms, lease_duration));
+        let running = self
+            .held
+            .begin(lease, LeaseGate::new(sent_at_ms, lease_duration));
         let worker = Arc::clone(self);
         let stop = stop.clone();
         tasks.spawn(async move {
@@ -185,30 +205,52 @@ impl Worker {
 
     #[tracing::instrument(name = "run task", skip_all, fields(
         job.id = %running.lease.job, task.id = %running.lease.task, task.attempt = %running.lease.attempt))]
-    async fn run_task(&self, running: &Arc<Running>, spec: Option<v1::TaskSpec>, stop: &CancellationToken) {
+    async fn run_task(
+        &self,
+        running: &Arc<Running>,
+        spec: Option<v1::TaskSpec>,
+        stop: &CancellationToken,
+    ) {
         let outcome = match spec.map(TaskSpec::try_from) {
             Some(Ok(spec)) => self.execute(Arc::clone(running), spec).await,
             Some(Err(error)) => Err(Stop::Failed(internal("task", error.to_string()))),
-            None => Err(Stop::Failed(internal("task", "the task has no spec".to_owned()))),
+            None => Err(Stop::Failed(internal(
+                "task",
+                "the task has no spec".to_owned(),
+            ))),
         };
         let lease = &running.lease;
         let told = match outcome {
-            Ok(done) => self.client.report_done(&self.id.0, lease, done).await.map(Some),
+            Ok(done) => self
+                .client
+                .report_done(&self.id.0, lease, done)
+                .await
+                .map(Some),
             Err(Stop::Failed(failure)) => {
                 let stops = self.stops_for(&failure);
-                let told = self.client.report_failed(&self.id.0, lease, failure).await.map(Some);
+                let told = self
+                    .client
+                    .report_failed(&self.id.0, lease, failure)
+                    .await
+                    .map(Some);
                 if stops {
                     stop.cancel();
                 }
                 told
             }
             Err(Stop::LeaseLost) => Ok(None),
-            Err(Stop::Cancelled | Stop::Drained) => self.client.release(&self.id.0, lease).await.map(|()| None),
+            Err(Stop::Cancelled | Stop::Drained) => {
+                self.client.release(&self.id.0, lease).await.map(|()| None)
+            }
         };
         match told {
-            Ok(Some(v1::ReportResult::LeaseLost) | None) => tracing::debug!("the lease had gone or was given back"),
+            Ok(Some(v1::ReportResult::LeaseLost) | None) => {
+                tracing::debug!("the lease had gone or was given back")
+            }
             Ok(Some(_)) => tracing::debug!("task reported"),
-            Err(error) => tracing::error!(%error, "the coordinator refused the report, the lease will expire"),
+            Err(error) => {
+                tracing::error!(%error, "the coordinator refused the report, the lease will expire")
+            }
         }
     }
 
@@ -216,24 +258,41 @@ impl Worker {
     async fn execute(&self, running: Arc<Running>, spec: TaskSpec) -> Result<v1::TaskDone, Stop> {
         let slots = Arc::clone(&self.slots);
         let work = move || {
-            let take = || slots.lock().expect("nothing panics while it holds this").pop();
+            let take = || {
+                slots
+                    .lock()
+                    .expect("nothing panics while it holds this")
+                    .pop()
+            };
             let mut slot = take().unwrap_or_else(|| Slot::new(SlotOptions::default()));
             let outcome = slot.execute(&spec, &running.gate, &running.progress);
-            slots.lock().expect("nothing panics while it holds this").push(slot);
+            slots
+                .lock()
+                .expect("nothing panics while it holds this")
+                .push(slot);
             let parts = outcome?.into_iter().map(finished_part).collect();
-            Ok(v1::TaskDone { file: spec.file.0, parts })
+            Ok(v1::TaskDone {
+                file: spec.file.0,
+                parts,
+            })
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(outcome) => outcome,
-            Err(panic) => Err(Stop::Failed(internal("task", format!("the task panicked: {panic}")))),
+            Err(panic) => Err(Stop::Failed(internal(
+                "task",
+                format!("the task panicked: {panic}"),
+            ))),
         }
     }
 
     fn stops_for(&self, failure: &TaskFailure) -> bool {
-        let stops =
-            failure.kind == FailureKind::ResourceExhausted && self.options.exhausted == WhenExhausted::Stop;
+        let stops = failure.kind == FailureKind::ResourceExhausted
+            && self.options.exhausted == WhenExhausted::Stop;
         if stops {
-            let mut exhausted = self.exhausted.lock().expect("nothing panics while it holds this");
+            let mut exhausted = self
+                .exhausted
+                .lock()
+                .expect("nothing panics while it holds this");
             exhausted.get_or_insert_with(|| failure.problem.clone());
         }
         stops
@@ -247,6 +306,8 @@ fn finished_part(part: FinishedPart) -> v1::FinishedPart {
         part_id: String::new(),
         crc64: part.crc.0,
         length: part.len,
-        statistics: Some(v1::PartStatistics { tensors: part.sums.into_iter().map(Into::into).collect() }),
+        statistics: Some(v1::PartStatistics {
+            tensors: part.sums.into_iter().map(Into::into).collect(),
+        }),
     }
 }

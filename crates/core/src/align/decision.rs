@@ -122,7 +122,12 @@ impl Decision {
         match &self.outcome {
             Outcome::Keep(_) => self.cp.len,
             Outcome::Merge(merge) => {
-                self.cp.len + merge.terms.iter().map(|term| term.chat.len + term.base.len).sum::<u64>()
+                self.cp.len
+                    + merge
+                        .terms
+                        .iter()
+                        .map(|term| term.chat.len + term.base.len)
+                        .sum::<u64>()
             }
         }
     }

@@ -23,7 +23,11 @@ pub(crate) fn checkpoint(tensors: &[Tensor], config: &Value) -> Checkpoint {
     sorted.sort_by_key(|(_, dtype, _)| std::cmp::Reverse(dtype.bitsize()));
     let new: Vec<_> = sorted
         .iter()
-        .map(|(name, dtype, shape)| NewTensor { name, dtype: *dtype, shape })
+        .map(|(name, dtype, shape)| NewTensor {
+            name,
+            dtype: *dtype,
+            shape,
+        })
         .collect();
     let encoded = header::encode(&new).unwrap();
     let data: u64 = sorted
@@ -33,8 +37,20 @@ pub(crate) fn checkpoint(tensors: &[Tensor], config: &Value) -> Checkpoint {
     let size = encoded.len() as u64 + data;
     let name = "model.safetensors".to_owned();
     let header = header::parse(&encoded[8..], size).unwrap();
-    let selection = select(&[ListedFile { name: name.clone(), size }], None).unwrap();
-    assemble(selection, vec![WeightFile { name, size, header }], Some(config.to_string().as_bytes())).unwrap()
+    let selection = select(
+        &[ListedFile {
+            name: name.clone(),
+            size,
+        }],
+        None,
+    )
+    .unwrap();
+    assemble(
+        selection,
+        vec![WeightFile { name, size, header }],
+        Some(config.to_string().as_bytes()),
+    )
+    .unwrap()
 }
 
 /// Checkpoints in the roles of a recipe: cp, then chat and base of each vector.
@@ -51,12 +67,19 @@ impl Family {
             pin: format!("pin-{i}"),
         };
         let sources = checkpoints.iter().enumerate().map(source).collect();
-        Self { checkpoints, sources }
+        Self {
+            checkpoints,
+            sources,
+        }
     }
 
     /// Three checkpoints with the same tensors.
     pub(crate) fn alike(tensors: &[Tensor]) -> Self {
-        Self::new((0..3).map(|_| checkpoint(tensors, &json!({"tie_word_embeddings": false}))).collect())
+        Self::new(
+            (0..3)
+                .map(|_| checkpoint(tensors, &json!({"tie_word_embeddings": false})))
+                .collect(),
+        )
     }
 
     pub(crate) fn inputs(&self) -> Inputs<'_> {
@@ -68,7 +91,12 @@ impl Family {
         let vectors = (1..self.checkpoints.len()).step_by(2);
         Inputs {
             cp: input(0),
-            vectors: vectors.map(|i| VectorInputs { chat: input(i), base: input(i + 1) }).collect(),
+            vectors: vectors
+                .map(|i| VectorInputs {
+                    chat: input(i),
+                    base: input(i + 1),
+                })
+                .collect(),
         }
     }
 

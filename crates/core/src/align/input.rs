@@ -62,7 +62,8 @@ impl<'a> Inputs<'a> {
     /// Every input with its role: cp, then chat and base of each vector.
     pub fn all(&self) -> impl Iterator<Item = (Role, Input<'a>)> {
         let vectors = self.vectors.iter().enumerate();
-        let pairs = vectors.flat_map(|(i, vector)| [(Role::Chat(i), vector.chat), (Role::Base(i), vector.base)]);
+        let pairs = vectors
+            .flat_map(|(i, vector)| [(Role::Chat(i), vector.chat), (Role::Base(i), vector.base)]);
         std::iter::once((Role::Cp, self.cp)).chain(pairs)
     }
 }

@@ -38,7 +38,10 @@ pub fn align(recipe: &Recipe, inputs: &Inputs<'_>) -> Result<Alignment, Vec<Prob
     let mut warnings = Vec::new();
     if problems.is_empty() && !decisions.iter().any(Decision::is_merged) {
         if recipe.vectors.iter().all(|vector| vector.lambda == 0.0) {
-            warnings.push(Problem::new("vectors", "every lambda is zero: the output equals cp"));
+            warnings.push(Problem::new(
+                "vectors",
+                "every lambda is zero: the output equals cp",
+            ));
         } else {
             problems.push(
                 Problem::new("recipe", "nothing would be merged: every tensor of cp is kept")
@@ -52,20 +55,32 @@ pub fn align(recipe: &Recipe, inputs: &Inputs<'_>) -> Result<Alignment, Vec<Prob
     let untie = tied::must_untie(inputs, &decisions);
     let ignored = ignored(inputs);
     warnings.extend(ignored_floats(&ignored));
-    Ok(Alignment { decisions, ignored, warnings, untie })
+    Ok(Alignment {
+        decisions,
+        ignored,
+        warnings,
+        untie,
+    })
 }
 
 fn quantised(inputs: &Inputs<'_>) -> Vec<Problem> {
     let found = inputs.all().filter_map(|(role, input)| {
         let problem = input.checkpoint.quantised()?;
-        Some(Problem { subject: format!("{role}: {}", problem.subject), ..problem })
+        Some(Problem {
+            subject: format!("{role}: {}", problem.subject),
+            ..problem
+        })
     });
     let mut problems: Vec<Problem> = found.collect();
     problems.dedup();
     problems
 }
 
-fn decide(recipe: &Recipe, inputs: &Inputs<'_>, tensor: &TensorRef<'_>) -> Result<Decision, Vec<Problem>> {
+fn decide(
+    recipe: &Recipe,
+    inputs: &Inputs<'_>,
+    tensor: &TensorRef<'_>,
+) -> Result<Decision, Vec<Problem>> {
     let entry = tensor.entry;
     let decision = |outcome| Decision {
         name: entry.name.clone(),
@@ -105,7 +120,12 @@ fn decide(recipe: &Recipe, inputs: &Inputs<'_>, tensor: &TensorRef<'_>) -> Resul
         let chat = resolve(Role::Chat(ordinal), &sides.chat);
         let base = resolve(Role::Base(ordinal), &sides.base);
         match (chat, base) {
-            (Some(chat), Some(base)) => terms.push(VectorTerm { vector: ordinal, lambda, chat, base }),
+            (Some(chat), Some(base)) => terms.push(VectorTerm {
+                vector: ordinal,
+                lambda,
+                chat,
+                base,
+            }),
             // With `missing: keep_cp` a tensor that any input lacks stays as it is in cp.
             _ if problems.is_empty() => return Ok(decision(Outcome::Keep(Keep::Missing(ordinal)))),
             _ => {}
@@ -117,7 +137,11 @@ fn decide(recipe: &Recipe, inputs: &Inputs<'_>, tensor: &TensorRef<'_>) -> Resul
     if terms.is_empty() {
         return Ok(decision(Outcome::Keep(Keep::LambdaZero)));
     }
-    Ok(decision(Outcome::Merge(Merge { rule, format, terms })))
+    Ok(decision(Outcome::Merge(Merge {
+        rule,
+        format,
+        terms,
+    })))
 }
 
 /// The type of the output tensor: cp's own, or the one the recipe names for
@@ -128,9 +152,10 @@ fn output_dtype(
     outcome: &Outcome,
 ) -> crate::dtype::Dtype {
     match (recipe.output.dtype.format(), outcome) {
-        (Some(format), Outcome::Merge(_) | Outcome::Keep(Keep::Rule(_) | Keep::Missing(_) | Keep::LambdaZero)) => {
-            format.dtype()
-        }
+        (
+            Some(format),
+            Outcome::Merge(_) | Outcome::Keep(Keep::Rule(_) | Keep::Missing(_) | Keep::LambdaZero),
+        ) => format.dtype(),
         _ => entry.dtype,
     }
 }
@@ -141,9 +166,16 @@ enum Mismatch {
     Different(Problem),
 }
 
-fn counterpart(input: &Input<'_>, role: Role, tensor: &TensorRef<'_>) -> Result<TensorAt, Mismatch> {
+fn counterpart(
+    input: &Input<'_>,
+    role: Role,
+    tensor: &TensorRef<'_>,
+) -> Result<TensorAt, Mismatch> {
     let wanted = tensor.entry;
-    let found = input.checkpoint.get(&wanted.name).or_else(|| tied::embedding_for(input, &wanted.name));
+    let found = input
+        .checkpoint
+        .get(&wanted.name)
+        .or_else(|| tied::embedding_for(input, &wanted.name));
     let Some(found) = found else {
         return Err(Mismatch::Absent(
             Problem::new(&wanted.name, format!("cp has this tensor, `{role}` does not")).with_hint(
@@ -153,17 +185,28 @@ fn counterpart(input: &Input<'_>, role: Role, tensor: &TensorRef<'_>) -> Result<
     };
     let entry = found.entry;
     if entry.shape != wanted.shape {
-        let message = format!("the shape in cp is {:?}, in `{role}` {:?}", wanted.shape, entry.shape);
-        return Err(Mismatch::Different(Problem::new(&wanted.name, message).with_hint(shape_hint(&wanted.name))));
+        let message = format!(
+            "the shape in cp is {:?}, in `{role}` {:?}",
+            wanted.shape, entry.shape
+        );
+        return Err(Mismatch::Different(
+            Problem::new(&wanted.name, message).with_hint(shape_hint(&wanted.name)),
+        ));
     }
     match FloatFormat::of(entry.dtype) {
         Some(_) => Ok(input.locate(&found)),
         None => Err(Mismatch::Different(
             Problem::new(
                 &wanted.name,
-                format!("cp stores {} numbers, `{role}` stores {}, which cannot be merged", wanted.dtype, entry.dtype),
+                format!(
+                    "cp stores {} numbers, `{role}` stores {}, which cannot be merged",
+                    wanted.dtype, entry.dtype
+                ),
             )
-            .with_hint(format!("keep cp's tensor: `rules: [{{ match: \"{}\", action: keep_cp }}]`", wanted.name)),
+            .with_hint(format!(
+                "keep cp's tensor: `rules: [{{ match: \"{}\", action: keep_cp }}]`",
+                wanted.name
+            )),
         )),
     }
 }
@@ -173,14 +216,21 @@ fn shape_hint(name: &str) -> &'static str {
         Some(Kind::Embed | Kind::LmHead) => {
             "the vocabularies differ; keep cp's rows: `rules: [{ kind: [embed, lm_head], action: keep_cp }]`"
         }
-        _ => "the inputs must be models of one family and size; keep cp's tensor with a rule `action: keep_cp`",
+        _ => {
+            "the inputs must be models of one family and size; keep cp's tensor with a rule `action: keep_cp`"
+        }
     }
 }
 
 /// Buffers that models compute for themselves: never merged, whatever their type.
 fn is_buffer(name: &str, shape: &[u64]) -> bool {
-    const SUFFIXES: [&str; 5] =
-        ["rotary_emb.inv_freq", ".cos_cached", ".sin_cached", "position_ids", "masked_bias"];
+    const SUFFIXES: [&str; 5] = [
+        "rotary_emb.inv_freq",
+        ".cos_cached",
+        ".sin_cached",
+        "position_ids",
+        "masked_bias",
+    ];
     // A causal mask is stored as `attn.bias`, the name of a real bias in other models.
     let is_mask = (name.ends_with("attn.bias") || name.ends_with("attention.bias"))
         && matches!(shape, [1, 1, rows, columns] if rows == columns);
@@ -192,7 +242,11 @@ fn ignored(inputs: &Inputs<'_>) -> Vec<IgnoredTensor> {
     for (role, input) in inputs.all().filter(|(role, _)| *role != Role::Cp) {
         for tensor in input.checkpoint.iter() {
             if inputs.cp.checkpoint.get(&tensor.entry.name).is_none() {
-                ignored.push(IgnoredTensor { role, name: tensor.entry.name.clone(), dtype: tensor.entry.dtype });
+                ignored.push(IgnoredTensor {
+                    role,
+                    name: tensor.entry.name.clone(),
+                    dtype: tensor.entry.dtype,
+                });
             }
         }
     }
@@ -204,9 +258,16 @@ fn ignored(inputs: &Inputs<'_>) -> Vec<IgnoredTensor> {
 fn ignored_floats(ignored: &[IgnoredTensor]) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for group in ignored.chunk_by(|a, b| a.role == b.role) {
-        let floats: Vec<_> = group.iter().filter(|tensor| FloatFormat::of(tensor.dtype).is_some()).collect();
+        let floats: Vec<_> = group
+            .iter()
+            .filter(|tensor| FloatFormat::of(tensor.dtype).is_some())
+            .collect();
         if let Some(first) = floats.first() {
-            let more = if floats.len() > 1 { format!(" and {} more", floats.len() - 1) } else { String::new() };
+            let more = if floats.len() > 1 {
+                format!(" and {} more", floats.len() - 1)
+            } else {
+                String::new()
+            };
             warnings.push(Problem::new(
                 first.role.to_string(),
                 format!("cp has no tensor `{}`{more}: ignored", first.name),

@@ -14,7 +14,9 @@ pub(super) fn embedding_for<'a>(input: &Input<'a>, head: &str) -> Option<TensorR
     if input.checkpoint.config.tie_word_embeddings == Some(false) {
         return None;
     }
-    tied_embedding_of(head).iter().find_map(|embedding| input.checkpoint.get(embedding))
+    tied_embedding_of(head)
+        .iter()
+        .find_map(|embedding| input.checkpoint.get(embedding))
 }
 
 /// Heads that chat and base store and cp does not: their vector would be lost
@@ -22,13 +24,18 @@ pub(super) fn embedding_for<'a>(input: &Input<'a>, head: &str) -> Option<TensorR
 pub(super) fn lost_heads(recipe: &Recipe, inputs: &Inputs<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for head in heads() {
-        let kept = recipe.missing == Missing::KeepCp || matches!(recipe.decide(head), Some((_, Action::KeepCp)));
-        if kept || inputs.cp.checkpoint.get(head).is_some() || embedding_for(&inputs.cp, head).is_none() {
+        let kept = recipe.missing == Missing::KeepCp
+            || matches!(recipe.decide(head), Some((_, Action::KeepCp)));
+        if kept
+            || inputs.cp.checkpoint.get(head).is_some()
+            || embedding_for(&inputs.cp, head).is_none()
+        {
             continue;
         }
         for (ordinal, vector) in inputs.vectors.iter().enumerate() {
             let stored = |input: &Input<'_>| input.checkpoint.get(head).is_some();
-            if recipe.vectors[ordinal].lambda != 0.0 && stored(&vector.chat) && stored(&vector.base) {
+            if recipe.vectors[ordinal].lambda != 0.0 && stored(&vector.chat) && stored(&vector.base)
+            {
                 problems.push(
                     Problem::new(
                         head,
@@ -50,7 +57,9 @@ pub(super) fn must_untie(inputs: &Inputs<'_>, decisions: &[Decision]) -> bool {
     }
     let decision = |name: &str| decisions.iter().find(|decision| decision.name == name);
     heads().any(|head| {
-        let embedding = tied_embedding_of(head).iter().find_map(|name| decision(name));
+        let embedding = tied_embedding_of(head)
+            .iter()
+            .find_map(|name| decision(name));
         match (decision(head), embedding) {
             (Some(head), Some(embedding)) => !same_delta(&head.outcome, &embedding.outcome),
             _ => false,

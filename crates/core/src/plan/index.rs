@@ -30,10 +30,19 @@ pub fn index_json(plan: &Plan) -> Option<String> {
     let mut weight_map = BTreeMap::new();
     for file in &plan.files {
         for placed in &file.tensors {
-            weight_map.insert(plan.decisions()[placed.tensor.0 as usize].name.as_str(), file.name.as_str());
+            weight_map.insert(
+                plan.decisions()[placed.tensor.0 as usize].name.as_str(),
+                file.name.as_str(),
+            );
         }
     }
-    let index = Index { metadata: Metadata { total_size: plan.tensor_bytes() }, weight_map };
-    let text = serde_json::to_string_pretty(&index).expect("maps of text and numbers always serialise");
+    let index = Index {
+        metadata: Metadata {
+            total_size: plan.tensor_bytes(),
+        },
+        weight_map,
+    };
+    let text =
+        serde_json::to_string_pretty(&index).expect("maps of text and numbers always serialise");
     Some(text + "\n")
 }

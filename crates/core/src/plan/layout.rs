@@ -32,11 +32,16 @@ pub struct PlacedTensor {
 /// tensors; a larger tensor has a file of its own. Inside a file the tensors
 /// stand by element size, largest first, so that every element is aligned and
 /// no part boundary cuts one.
-pub(super) fn lay_out(decisions: &[Decision], shard_size: u64) -> Result<Vec<OutputFile>, HeaderError> {
+pub(super) fn lay_out(
+    decisions: &[Decision],
+    shard_size: u64,
+) -> Result<Vec<OutputFile>, HeaderError> {
     let shards = fill(decisions, shard_size);
     let count = shards.len();
     let named = shards.into_iter().enumerate();
-    named.map(|(ordinal, shard)| place(decisions, shard, file_name(ordinal, count))).collect()
+    named
+        .map(|(ordinal, shard)| place(decisions, shard, file_name(ordinal, count)))
+        .collect()
 }
 
 fn file_name(ordinal: usize, count: usize) -> String {
@@ -56,19 +61,30 @@ fn fill(decisions: &[Decision], shard_size: u64) -> Vec<Vec<usize>> {
             shards.push(Vec::new());
             filled = 0;
         }
-        shards.last_mut().expect("starts with one shard and only grows").push(ordinal);
+        shards
+            .last_mut()
+            .expect("starts with one shard and only grows")
+            .push(ordinal);
         filled += bytes;
     }
     shards
 }
 
-fn place(decisions: &[Decision], mut shard: Vec<usize>, name: String) -> Result<OutputFile, HeaderError> {
+fn place(
+    decisions: &[Decision],
+    mut shard: Vec<usize>,
+    name: String,
+) -> Result<OutputFile, HeaderError> {
     // A stable sort: tensors of one element size keep cp's order.
     shard.sort_by_key(|ordinal| std::cmp::Reverse(decisions[*ordinal].output.bitsize()));
     let tensors: Vec<_> = shard
         .iter()
         .map(|ordinal| &decisions[*ordinal])
-        .map(|decision| NewTensor { name: &decision.name, dtype: decision.output, shape: &decision.shape })
+        .map(|decision| NewTensor {
+            name: &decision.name,
+            dtype: decision.output,
+            shape: &decision.shape,
+        })
         .collect();
     let header = header::encode(&tensors)?;
     let mut end = header.len() as u64;
@@ -76,8 +92,15 @@ fn place(decisions: &[Decision], mut shard: Vec<usize>, name: String) -> Result<
     for ordinal in shard {
         let begin = end;
         end += decisions[ordinal].output_bytes();
-        let tensor = TensorOrdinal(u32::try_from(ordinal).expect("a header of 100 MB holds fewer than 2^32 tensors"));
+        let tensor = TensorOrdinal(
+            u32::try_from(ordinal).expect("a header of 100 MB holds fewer than 2^32 tensors"),
+        );
         placed.push(PlacedTensor { tensor, begin, end });
     }
-    Ok(OutputFile { name, header, tensors: placed, size: end })
+    Ok(OutputFile {
+        name,
+        header,
+        tensors: placed,
+        size: end,
+    })
 }

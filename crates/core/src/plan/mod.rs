@@ -39,18 +39,31 @@ pub struct Plan {
 ///
 /// # Errors
 /// All problems of the recipe on these inputs at once.
-pub fn plan(recipe: &Recipe, inputs: &Inputs<'_>, sources: Vec<SourceFile>, part_size: PartSize) -> Result<Plan, Vec<Problem>> {
+pub fn plan(
+    recipe: &Recipe,
+    inputs: &Inputs<'_>,
+    sources: Vec<SourceFile>,
+    part_size: PartSize,
+) -> Result<Plan, Vec<Problem>> {
     let alignment = align(recipe, inputs)?;
     let files = layout::lay_out(&alignment.decisions, recipe.output.shard_size_bytes)
         .map_err(|error| vec![header_problem(&error)])?;
     let part_size = part_size.fitting(files.iter().map(|file| file.size));
     let tasks = split::tasks(&files, part_size);
     let nonfinite_is_error = recipe.nonfinite == Nonfinite::Error;
-    Ok(Plan { alignment, files, sources, part_size, tasks, nonfinite_is_error })
+    Ok(Plan {
+        alignment,
+        files,
+        sources,
+        part_size,
+        tasks,
+        nonfinite_is_error,
+    })
 }
 
 fn header_problem(error: &HeaderError) -> Problem {
-    Problem::new("output.shard_size", error.to_string()).with_hint("a smaller shard_size gives smaller headers")
+    Problem::new("output.shard_size", error.to_string())
+        .with_hint("a smaller shard_size gives smaller headers")
 }
 
 impl Plan {
@@ -76,7 +89,10 @@ impl Plan {
 
     /// Tensors that are merged.
     pub fn merged(&self) -> usize {
-        self.decisions().iter().filter(|decision| decision.is_merged()).count()
+        self.decisions()
+            .iter()
+            .filter(|decision| decision.is_merged())
+            .count()
     }
 
     /// Every task with its ordinal.

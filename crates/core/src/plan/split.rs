@@ -107,13 +107,21 @@ impl Plan {
     pub fn task_spec(&self, task: TaskOrdinal, target: String) -> TaskSpec {
         let range = self.tasks[task.0 as usize];
         let file = &self.files[range.file.0 as usize];
-        let mut builder = SpecBuilder { plan: self, sources: BTreeMap::new(), order: Vec::new() };
+        let mut builder = SpecBuilder {
+            plan: self,
+            sources: BTreeMap::new(),
+            order: Vec::new(),
+        };
         let mut parts = Vec::with_capacity(range.part_count as usize);
         let mut segments = Vec::new();
         for part in range.first_part.0..range.first_part.0 + range.part_count {
             let offset = u64::from(part) * self.part_size.0;
             let len = self.part_size.0.min(file.size - offset);
-            parts.push(PartRange { part: PartOrdinal(part), offset, len });
+            parts.push(PartRange {
+                part: PartOrdinal(part),
+                offset,
+                len,
+            });
             builder.segments_of_part(file, offset, offset + len, &mut segments);
         }
         TaskSpec {
@@ -121,7 +129,11 @@ impl Plan {
             target,
             file_size: file.size,
             parts,
-            sources: builder.order.into_iter().map(|source| self.sources[source].clone()).collect(),
+            sources: builder
+                .order
+                .into_iter()
+                .map(|source| self.sources[source].clone())
+                .collect(),
             segments,
             nonfinite_is_error: self.nonfinite_is_error,
         }
@@ -136,7 +148,13 @@ struct SpecBuilder<'a> {
 }
 
 impl SpecBuilder<'_> {
-    fn segments_of_part(&mut self, file: &OutputFile, begin: u64, end: u64, segments: &mut Vec<Segment>) {
+    fn segments_of_part(
+        &mut self,
+        file: &OutputFile,
+        begin: u64,
+        end: u64,
+        segments: &mut Vec<Segment>,
+    ) {
         let header_len = file.header.len() as u64;
         if begin < header_len {
             let to = end.min(header_len);
@@ -150,7 +168,10 @@ impl SpecBuilder<'_> {
             });
         }
         let first = file.tensors.partition_point(|placed| placed.end <= begin);
-        for placed in file.tensors[first..].iter().take_while(|placed| placed.begin < end) {
+        for placed in file.tensors[first..]
+            .iter()
+            .take_while(|placed| placed.begin < end)
+        {
             let from = placed.begin.max(begin);
             let to = placed.end.min(end);
             if from == to {
@@ -175,25 +196,42 @@ impl SpecBuilder<'_> {
             (Outcome::Merge(merge), Some(format)) => {
                 let element = skipped / format.bytes() as u64;
                 let terms = merge.terms.iter().map(|term| Term {
-                    vector: u32::try_from(term.vector).expect("a recipe of 10 MB has fewer than 2^32 vectors"),
+                    vector: u32::try_from(term.vector)
+                        .expect("a recipe of 10 MB has fewer than 2^32 vectors"),
                     lambda: term.lambda,
                     chat: self.piece(&term.chat, element),
                     base: self.piece(&term.base, element),
                 });
                 let terms = terms.collect();
-                Operation::Merge { cp: self.piece(&decision.cp, element), terms, format }
+                Operation::Merge {
+                    cp: self.piece(&decision.cp, element),
+                    terms,
+                    format,
+                }
             }
             (Outcome::Keep(_), Some(format)) if converts => {
                 let element = skipped / format.bytes() as u64;
-                Operation::Merge { cp: self.piece(&decision.cp, element), terms: Vec::new(), format }
+                Operation::Merge {
+                    cp: self.piece(&decision.cp, element),
+                    terms: Vec::new(),
+                    format,
+                }
             }
-            _ => Operation::Copy { source: self.source(decision.cp.source), offset: decision.cp.offset + skipped },
+            _ => Operation::Copy {
+                source: self.source(decision.cp.source),
+                offset: decision.cp.offset + skipped,
+            },
         }
     }
 
     fn piece(&mut self, at: &TensorAt, element: u64) -> Piece {
-        let format = FloatFormat::of(at.dtype).expect("only floating-point tensors are aligned for a merge");
-        Piece { source: self.source(at.source), offset: at.offset + element * format.bytes() as u64, format }
+        let format =
+            FloatFormat::of(at.dtype).expect("only floating-point tensors are aligned for a merge");
+        Piece {
+            source: self.source(at.source),
+            offset: at.offset + element * format.bytes() as u64,
+            format,
+        }
     }
 
     fn source(&mut self, source: usize) -> u32 {

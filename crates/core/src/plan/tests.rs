@@ -14,7 +14,9 @@ fn planned(tensors: &[Tensor], more: &serde_json::Value, part_size: u64) -> Plan
 }
 
 fn specs(plan: &Plan) -> Vec<TaskSpec> {
-    plan.numbered_tasks().map(|(task, _)| plan.task_spec(task, "/out".to_owned())).collect()
+    plan.numbered_tasks()
+        .map(|(task, _)| plan.task_spec(task, "/out".to_owned()))
+        .collect()
 }
 
 #[test]
@@ -29,8 +31,17 @@ fn one_shard_is_named_model_and_has_no_index() {
 
 #[test]
 fn shards_fill_up_in_cps_order_and_a_larger_tensor_has_its_own() {
-    let tensors = [bf16("a", &[300]), bf16("b", &[300]), bf16("c", &[2000]), bf16("d", &[1])];
-    let plan = planned(&tensors, &json!({"output": {"url": "/out", "shard_size": 1200}}), 4096);
+    let tensors = [
+        bf16("a", &[300]),
+        bf16("b", &[300]),
+        bf16("c", &[2000]),
+        bf16("d", &[1]),
+    ];
+    let plan = planned(
+        &tensors,
+        &json!({"output": {"url": "/out", "shard_size": 1200}}),
+        4096,
+    );
     let names: Vec<_> = plan.files.iter().map(|file| file.name.as_str()).collect();
     let expected = [
         "model-00001-of-00003.safetensors",
@@ -47,14 +58,25 @@ fn shards_fill_up_in_cps_order_and_a_larger_tensor_has_its_own() {
 
 #[test]
 fn another_output_type_converts_kept_floats_and_copies_the_rest() {
-    let tensors = [bf16("w", &[4]), ("kept".to_owned(), Dtype::F32, vec![2]), ("ids".to_owned(), Dtype::I64, vec![1])];
+    let tensors = [
+        bf16("w", &[4]),
+        ("kept".to_owned(), Dtype::F32, vec![2]),
+        ("ids".to_owned(), Dtype::I64, vec![1]),
+    ];
     let more = json!({
         "rules": [{"match": "kept", "action": "keep_cp"}],
         "output": {"url": "/out", "dtype": "f16"},
     });
     let plan = planned(&tensors, &more, 4096);
     let spec = &specs(&plan)[0];
-    let operation = |name: &str| &spec.segments.iter().find(|segment| segment.name == name).unwrap().operation;
+    let operation = |name: &str| {
+        &spec
+            .segments
+            .iter()
+            .find(|segment| segment.name == name)
+            .unwrap()
+            .operation
+    };
     assert!(matches!(operation("kept"), Operation::Merge { terms, .. } if terms.is_empty()));
     assert!(matches!(operation("w"), Operation::Merge { terms, .. } if terms.len() == 1));
     assert!(matches!(operation("ids"), Operation::Copy { .. }));
@@ -62,7 +84,9 @@ fn another_output_type_converts_kept_floats_and_copies_the_rest() {
 
 #[test]
 fn a_part_size_grows_until_ten_thousand_parts_hold_a_file() {
-    let size = PartSize::new(4096).unwrap().fitting([100_000_000].into_iter());
+    let size = PartSize::new(4096)
+        .unwrap()
+        .fitting([100_000_000].into_iter());
     assert_eq!(size.bytes(), 12_288);
     assert!(100_000_000u64.div_ceil(size.bytes()) <= 10_000);
     assert_eq!(PartSize::new(5000), Err(split::BadPartSize(5000)));
@@ -85,7 +109,10 @@ fn check_tasks(plan: &Plan) {
             while *position < end {
                 let segment = segments.next().expect("a segment for each byte");
                 assert_eq!(segment.offset, *position);
-                assert!(segment.len > 0 && segment.offset + segment.len <= end, "no segment crosses a part");
+                assert!(
+                    segment.len > 0 && segment.offset + segment.len <= end,
+                    "no segment crosses a part"
+                );
                 check_origin(plan, &spec, segment);
                 *position += segment.len;
             }
@@ -101,22 +128,35 @@ fn check_origin(plan: &Plan, spec: &TaskSpec, segment: &crate::task::Segment) {
     let Some(tensor) = segment.tensor else {
         let header = &plan.files[spec.file.0 as usize].header;
         let range = segment.offset as usize..(segment.offset + segment.len) as usize;
-        assert_eq!(segment.operation, Operation::Literal(header[range].to_vec()));
+        assert_eq!(
+            segment.operation,
+            Operation::Literal(header[range].to_vec())
+        );
         return;
     };
     let decision = &plan.decisions()[tensor.0 as usize];
-    let placed = plan.files[spec.file.0 as usize].tensors.iter().find(|placed| placed.tensor == tensor).unwrap();
+    let placed = plan.files[spec.file.0 as usize]
+        .tensors
+        .iter()
+        .find(|placed| placed.tensor == tensor)
+        .unwrap();
     let skipped = segment.offset - placed.begin;
     let source = |source: u32| &spec.sources[source as usize];
     match &segment.operation {
-        Operation::Copy { source: from, offset } => {
+        Operation::Copy {
+            source: from,
+            offset,
+        } => {
             assert_eq!(*offset, decision.cp.offset + skipped);
             assert_eq!(source(*from), &plan.sources[decision.cp.source]);
         }
         Operation::Merge { cp, terms, format } => {
             let element = skipped / format.bytes() as u64;
             assert_eq!(skipped % format.bytes() as u64, 0, "no element is cut");
-            assert_eq!(cp.offset, decision.cp.offset + element * cp.format.bytes() as u64);
+            assert_eq!(
+                cp.offset,
+                decision.cp.offset + element * cp.format.bytes() as u64
+            );
             assert_eq!(source(cp.source), &plan.sources[decision.cp.source]);
             for term in terms {
                 assert_eq!(source(term.chat.source).pin, "pin-1");
@@ -128,7 +168,14 @@ fn check_origin(plan: &Plan, spec: &TaskSpec, segment: &crate::task::Segment) {
 }
 
 fn any_tensor() -> impl Strategy<Value = (Dtype, Vec<u64>)> {
-    let dtype = prop::sample::select(vec![Dtype::BF16, Dtype::F32, Dtype::F64, Dtype::F16, Dtype::I64, Dtype::U8]);
+    let dtype = prop::sample::select(vec![
+        Dtype::BF16,
+        Dtype::F32,
+        Dtype::F64,
+        Dtype::F16,
+        Dtype::I64,
+        Dtype::U8,
+    ]);
     let shape = prop_oneof![
         Just(vec![]),
         Just(vec![0]),

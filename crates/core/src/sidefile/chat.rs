@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::Source;
 use super::config::TEXT_CONFIG;
 use super::draft::Draft;
 use super::json::{Object, quote};
 use super::select::ADDITIONAL_TEMPLATES;
 use super::vocabulary::{Found, Wanted, look_up};
-use super::Source;
 use crate::problem::Problem;
 use crate::recipe::ChatTemplate;
 

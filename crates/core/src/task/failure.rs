@@ -67,10 +67,7 @@ impl FailureKind {
     pub fn is_permanent(self) -> bool {
         matches!(
             self,
-            Self::SourceChanged
-                | Self::BadInput
-                | Self::PermissionDenied
-                | Self::SuspectedPoison
+            Self::SourceChanged | Self::BadInput | Self::PermissionDenied | Self::SuspectedPoison
         )
     }
 }

@@ -76,8 +76,13 @@ impl From<JobState> for v1::JobState {
 /// If the number is `UNSPECIFIED` or names no state.
 pub fn job_state(value: i32) -> Result<JobState, ConvertError> {
     let state = v1::JobState::try_from(value).ok();
-    let named = JobState::ALL.into_iter().find(|candidate| Some(v1::JobState::from(*candidate)) == state);
-    named.ok_or(ConvertError::UnknownValue { field: "state", value })
+    let named = JobState::ALL
+        .into_iter()
+        .find(|candidate| Some(v1::JobState::from(*candidate)) == state);
+    named.ok_or(ConvertError::UnknownValue {
+        field: "state",
+        value,
+    })
 }
 
 impl From<JobView> for v1::Job {
@@ -155,7 +160,8 @@ impl From<v1::Progress> for ProgressView {
 fn timestamp(time: TimeMs) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: time.0.div_euclid(1000),
-        nanos: i32::try_from(time.0.rem_euclid(1000) * 1_000_000).expect("less than a second in nanoseconds"),
+        nanos: i32::try_from(time.0.rem_euclid(1000) * 1_000_000)
+            .expect("less than a second in nanoseconds"),
     }
 }
 

@@ -17,9 +17,16 @@ pub fn recipe_from_wire(message: &v1::Recipe) -> Result<Parsed, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut recipe = Map::new();
     insert_text(&mut recipe, "cp", &message.cp);
-    recipe.insert("vectors".to_owned(), message.vectors.iter().map(vector_value).collect());
-    let rules: Vec<Value> =
-        message.rules.iter().enumerate().map(|(i, rule)| rule_value(i, rule, &mut problems)).collect();
+    recipe.insert(
+        "vectors".to_owned(),
+        message.vectors.iter().map(vector_value).collect(),
+    );
+    let rules: Vec<Value> = message
+        .rules
+        .iter()
+        .enumerate()
+        .map(|(i, rule)| rule_value(i, rule, &mut problems))
+        .collect();
     if !rules.is_empty() {
         recipe.insert("rules".to_owned(), rules.into());
     }
@@ -32,7 +39,10 @@ pub fn recipe_from_wire(message: &v1::Recipe) -> Result<Parsed, Vec<Problem>> {
     };
     named("missing", message.missing.map(missing_name));
     named("nonfinite", message.nonfinite.map(nonfinite_name));
-    named("chat_template", message.chat_template.map(chat_template_name));
+    named(
+        "chat_template",
+        message.chat_template.map(chat_template_name),
+    );
     if let Some(output) = &message.output {
         let output = output_value(output, &mut problems);
         recipe.insert("output".to_owned(), output);
@@ -78,7 +88,10 @@ fn rule_value(ordinal: usize, rule: &v1::Rule, problems: &mut Vec<Problem>) -> V
         Some(v1::rule::Effect::LambdaScale(scale)) => {
             map.insert("lambda_scale".to_owned(), json!(scale));
         }
-        None => problems.push(Problem::new(format!("rules[{ordinal}]"), "neither `keep_cp` nor `lambda_scale`")),
+        None => problems.push(Problem::new(
+            format!("rules[{ordinal}]"),
+            "neither `keep_cp` nor `lambda_scale`",
+        )),
     }
     Value::Object(map)
 }
@@ -184,5 +197,9 @@ fn rule_to_wire(rule: &Rule) -> v1::Rule {
         Action::KeepCp => v1::rule::Effect::KeepCp(v1::KeepCp {}),
         Action::LambdaScale(scale) => v1::rule::Effect::LambdaScale(scale),
     };
-    v1::Rule { r#match: glob, kinds, effect: Some(effect) }
+    v1::Rule {
+        r#match: glob,
+        kinds,
+        effect: Some(effect),
+    }
 }

@@ -1,10 +1,13 @@
 //! Leases, failures and task specs.
 
 use chatvec_core::dtype::FloatFormat;
-use chatvec_core::ids::{Attempt, Fence, FileOrdinal, JobId, PartOrdinal, TaskOrdinal, TensorOrdinal};
+use chatvec_core::ids::{
+    Attempt, Fence, FileOrdinal, JobId, PartOrdinal, TaskOrdinal, TensorOrdinal,
+};
 use chatvec_core::problem::Problem;
 use chatvec_core::task::{
-    FailureKind, Lease, Operation, PartRange, Piece, Segment, SourceFile, TaskFailure, TaskSpec, Term,
+    FailureKind, Lease, Operation, PartRange, Piece, Segment, SourceFile, TaskFailure, TaskSpec,
+    Term,
 };
 use prost::Message as _;
 
@@ -26,7 +29,12 @@ pub fn decode_spec(bytes: &[u8]) -> Result<v1::TaskSpec, ConvertError> {
 
 impl From<Lease> for v1::Lease {
     fn from(lease: Lease) -> Self {
-        Self { job_id: lease.job.0, task: lease.task.0, fence: lease.fence.0, attempt: lease.attempt.0 }
+        Self {
+            job_id: lease.job.0,
+            task: lease.task.0,
+            fence: lease.fence.0,
+            attempt: lease.attempt.0,
+        }
     }
 }
 
@@ -43,13 +51,21 @@ impl From<v1::Lease> for Lease {
 
 impl From<Problem> for v1::Problem {
     fn from(problem: Problem) -> Self {
-        Self { subject: problem.subject, message: problem.message, hint: problem.hint }
+        Self {
+            subject: problem.subject,
+            message: problem.message,
+            hint: problem.hint,
+        }
     }
 }
 
 impl From<v1::Problem> for Problem {
     fn from(problem: v1::Problem) -> Self {
-        Self { subject: problem.subject, message: problem.message, hint: problem.hint }
+        Self {
+            subject: problem.subject,
+            message: problem.message,
+            hint: problem.hint,
+        }
     }
 }
 
@@ -71,7 +87,10 @@ impl From<FailureKind> for v1::FailureKind {
 /// The class of failure behind its number on the wire.
 pub(super) fn failure_kind(value: i32) -> Result<FailureKind, ConvertError> {
     use v1::FailureKind as Wire;
-    let unknown = || ConvertError::UnknownValue { field: "kind", value };
+    let unknown = || ConvertError::UnknownValue {
+        field: "kind",
+        value,
+    };
     Ok(match Wire::try_from(value).map_err(|_| unknown())? {
         Wire::Unspecified => return Err(unknown()),
         Wire::Transient => FailureKind::Transient,
@@ -87,7 +106,10 @@ pub(super) fn failure_kind(value: i32) -> Result<FailureKind, ConvertError> {
 
 impl From<TaskFailure> for v1::TaskFailed {
     fn from(failure: TaskFailure) -> Self {
-        Self { kind: v1::FailureKind::from(failure.kind).into(), problem: Some(failure.problem.into()) }
+        Self {
+            kind: v1::FailureKind::from(failure.kind).into(),
+            problem: Some(failure.problem.into()),
+        }
     }
 }
 
@@ -95,7 +117,10 @@ impl TryFrom<v1::TaskFailed> for TaskFailure {
     type Error = ConvertError;
 
     fn try_from(failed: v1::TaskFailed) -> Result<Self, ConvertError> {
-        Ok(Self { kind: failure_kind(failed.kind)?, problem: required(failed.problem, "problem")?.into() })
+        Ok(Self {
+            kind: failure_kind(failed.kind)?,
+            problem: required(failed.problem, "problem")?.into(),
+        })
     }
 }
 
@@ -111,25 +136,38 @@ impl From<FloatFormat> for v1::FloatFormat {
 }
 
 fn float_format(value: i32) -> Result<FloatFormat, ConvertError> {
-    let unknown = || ConvertError::UnknownValue { field: "format", value };
-    Ok(match v1::FloatFormat::try_from(value).map_err(|_| unknown())? {
-        v1::FloatFormat::Unspecified => return Err(unknown()),
-        v1::FloatFormat::F64 => FloatFormat::F64,
-        v1::FloatFormat::F32 => FloatFormat::F32,
-        v1::FloatFormat::Bf16 => FloatFormat::Bf16,
-        v1::FloatFormat::F16 => FloatFormat::F16,
-    })
+    let unknown = || ConvertError::UnknownValue {
+        field: "format",
+        value,
+    };
+    Ok(
+        match v1::FloatFormat::try_from(value).map_err(|_| unknown())? {
+            v1::FloatFormat::Unspecified => return Err(unknown()),
+            v1::FloatFormat::F64 => FloatFormat::F64,
+            v1::FloatFormat::F32 => FloatFormat::F32,
+            v1::FloatFormat::Bf16 => FloatFormat::Bf16,
+            v1::FloatFormat::F16 => FloatFormat::F16,
+        },
+    )
 }
 
 impl From<Piece> for v1::Piece {
     fn from(piece: Piece) -> Self {
-        Self { source: piece.source, offset: piece.offset, format: v1::FloatFormat::from(piece.format).into() }
+        Self {
+            source: piece.source,
+            offset: piece.offset,
+            format: v1::FloatFormat::from(piece.format).into(),
+        }
     }
 }
 
 fn piece(piece: Option<v1::Piece>, field: &'static str) -> Result<Piece, ConvertError> {
     let piece = required(piece, field)?;
-    Ok(Piece { source: piece.source, offset: piece.offset, format: float_format(piece.format)? })
+    Ok(Piece {
+        source: piece.source,
+        offset: piece.offset,
+        format: float_format(piece.format)?,
+    })
 }
 
 impl From<Term> for v1::Term {
@@ -185,10 +223,17 @@ impl TryFrom<v1::Segment> for Segment {
         use v1::segment::Operation as Wire;
         let operation = match required(segment.operation, "operation")? {
             Wire::Literal(bytes) => Operation::Literal(bytes),
-            Wire::Copy(copy) => Operation::Copy { source: copy.source, offset: copy.offset },
+            Wire::Copy(copy) => Operation::Copy {
+                source: copy.source,
+                offset: copy.offset,
+            },
             Wire::Merge(merge) => Operation::Merge {
                 cp: piece(merge.cp, "cp")?,
-                terms: merge.terms.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+                terms: merge
+                    .terms
+                    .into_iter()
+                    .map(TryInto::try_into)
+                    .collect::<Result<_, _>>()?,
                 format: float_format(merge.format)?,
             },
         };
@@ -204,8 +249,16 @@ impl TryFrom<v1::Segment> for Segment {
 
 impl From<TaskSpec> for v1::TaskSpec {
     fn from(spec: TaskSpec) -> Self {
-        let part = |part: PartRange| v1::PartRange { part: part.part.0, offset: part.offset, length: part.len };
-        let source = |file: SourceFile| v1::SourceFile { url: file.url, size: file.size, pin: file.pin };
+        let part = |part: PartRange| v1::PartRange {
+            part: part.part.0,
+            offset: part.offset,
+            length: part.len,
+        };
+        let source = |file: SourceFile| v1::SourceFile {
+            url: file.url,
+            size: file.size,
+            pin: file.pin,
+        };
         Self {
             file: spec.file.0,
             target: spec.target,
@@ -222,16 +275,27 @@ impl TryFrom<v1::TaskSpec> for TaskSpec {
     type Error = ConvertError;
 
     fn try_from(spec: v1::TaskSpec) -> Result<Self, ConvertError> {
-        let part =
-            |part: v1::PartRange| PartRange { part: PartOrdinal(part.part), offset: part.offset, len: part.length };
-        let source = |file: v1::SourceFile| SourceFile { url: file.url, size: file.size, pin: file.pin };
+        let part = |part: v1::PartRange| PartRange {
+            part: PartOrdinal(part.part),
+            offset: part.offset,
+            len: part.length,
+        };
+        let source = |file: v1::SourceFile| SourceFile {
+            url: file.url,
+            size: file.size,
+            pin: file.pin,
+        };
         Ok(Self {
             file: FileOrdinal(spec.file),
             target: spec.target,
             file_size: spec.file_size,
             parts: spec.parts.into_iter().map(part).collect(),
             sources: spec.sources.into_iter().map(source).collect(),
-            segments: spec.segments.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            segments: spec
+                .segments
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
             nonfinite_is_error: spec.nonfinite_is_error,
         })
     }

@@ -13,7 +13,11 @@ use super::*;
 use crate::v1;
 
 fn spec() -> TaskSpec {
-    let piece = |source, format| Piece { source, offset: 100 + u64::from(source), format };
+    let piece = |source, format| Piece {
+        source,
+        offset: 100 + u64::from(source),
+        format,
+    };
     let merge = Operation::Merge {
         cp: piece(0, FloatFormat::Bf16),
         terms: vec![Term {
@@ -35,11 +39,26 @@ fn spec() -> TaskSpec {
         file: FileOrdinal(3),
         target: "/out/.chatvec/j/model.safetensors".to_owned(),
         file_size: 24,
-        parts: vec![PartRange { part: PartOrdinal(0), offset: 0, len: 24 }],
-        sources: vec![SourceFile { url: "/m/a".to_owned(), size: 9, pin: "ino=1".to_owned() }],
+        parts: vec![PartRange {
+            part: PartOrdinal(0),
+            offset: 0,
+            len: 24,
+        }],
+        sources: vec![SourceFile {
+            url: "/m/a".to_owned(),
+            size: 9,
+            pin: "ino=1".to_owned(),
+        }],
         segments: vec![
             segment(None, 0, Operation::Literal(vec![1, 2, 3])),
-            segment(Some(TensorOrdinal(0)), 8, Operation::Copy { source: 0, offset: 7 }),
+            segment(
+                Some(TensorOrdinal(0)),
+                8,
+                Operation::Copy {
+                    source: 0,
+                    offset: 7,
+                },
+            ),
             segment(Some(TensorOrdinal(1)), 16, merge),
         ],
         nonfinite_is_error: true,
@@ -86,25 +105,53 @@ fn defaults_of_the_wire_are_those_of_the_text() {
     });
     let wire = v1::Recipe {
         cp: "/cp".to_owned(),
-        vectors: vec![v1::Vector { chat: "/a".to_owned(), base: "/b".to_owned(), weight: 1.0 }],
-        output: Some(v1::Output { url: "/out".to_owned(), ..Default::default() }),
+        vectors: vec![v1::Vector {
+            chat: "/a".to_owned(),
+            base: "/b".to_owned(),
+            weight: 1.0,
+        }],
+        output: Some(v1::Output {
+            url: "/out".to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
-    assert_eq!(recipe_from_wire(&wire).unwrap().recipe, Recipe::from_value(&short).unwrap().recipe);
+    assert_eq!(
+        recipe_from_wire(&wire).unwrap().recipe,
+        Recipe::from_value(&short).unwrap().recipe
+    );
 }
 
 #[test]
 fn every_problem_of_a_wire_recipe_is_told_at_once() {
     let wire = v1::Recipe {
-        vectors: vec![v1::Vector { chat: "/a".to_owned(), base: String::new(), weight: f64::NAN }],
+        vectors: vec![v1::Vector {
+            chat: "/a".to_owned(),
+            base: String::new(),
+            weight: f64::NAN,
+        }],
         rules: vec![v1::Rule::default()],
         missing: Some(0),
-        output: Some(v1::Output { dtype: Some(99), ..Default::default() }),
+        output: Some(v1::Output {
+            dtype: Some(99),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let problems = recipe_from_wire(&wire).unwrap_err();
-    let subjects: Vec<_> = problems.iter().map(|problem| problem.subject.as_str()).collect();
-    for subject in ["missing", "output.dtype", "rules[0]", "cp", "vectors[0].base", "vectors[0].lambda", "output.url"] {
+    let subjects: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.subject.as_str())
+        .collect();
+    for subject in [
+        "missing",
+        "output.dtype",
+        "rules[0]",
+        "cp",
+        "vectors[0].base",
+        "vectors[0].lambda",
+        "output.url",
+    ] {
         assert!(subjects.contains(&subject), "{subject} in {subjects:?}");
     }
 }
@@ -115,11 +162,17 @@ fn statistics_survive_the_store() {
         elements: 7,
         changed: 3,
         t_sq: 0.1,
-        vectors: vec![VectorSums { vector: 1, delta_dot_drift: -0.2, ..Default::default() }],
+        vectors: vec![VectorSums {
+            vector: 1,
+            delta_dot_drift: -0.2,
+            ..Default::default()
+        }],
         ..Default::default()
     };
     let written = vec![(TensorOrdinal(4), sums)];
-    let statistics = v1::PartStatistics { tensors: written.iter().cloned().map(Into::into).collect() };
+    let statistics = v1::PartStatistics {
+        tensors: written.iter().cloned().map(Into::into).collect(),
+    };
     assert_eq!(decode_sums(&encode_sums(&statistics)), Ok(written));
     assert!(decode_sums(&[0xff, 0xff]).is_err());
 }
@@ -131,8 +184,15 @@ fn a_job_survives_the_wire() {
         request: RequestId("r".to_owned()),
         state: JobState::Failed,
         recipe: recipe(),
-        error: Some((FailureKind::BadInput, vec![Problem::new("w", "bad").with_hint("mend it")])),
-        progress: ProgressView { bytes_total: 5, retries: 2, ..Default::default() },
+        error: Some((
+            FailureKind::BadInput,
+            vec![Problem::new("w", "bad").with_hint("mend it")],
+        )),
+        progress: ProgressView {
+            bytes_total: 5,
+            retries: 2,
+            ..Default::default()
+        },
         revision: 9,
         created: TimeMs(1_700_000_000_123),
         ended: Some(TimeMs(-1)),
@@ -147,15 +207,27 @@ fn every_state_and_failure_has_its_own_number() {
     }
     assert!(job_state(0).is_err() && job_state(99).is_err());
     for kind in FailureKind::ALL {
-        let failure = TaskFailure { kind, problem: Problem::new("a", "b") };
-        assert_eq!(TaskFailure::try_from(v1::TaskFailed::from(failure.clone())), Ok(failure));
+        let failure = TaskFailure {
+            kind,
+            problem: Problem::new("a", "b"),
+        };
+        assert_eq!(
+            TaskFailure::try_from(v1::TaskFailed::from(failure.clone())),
+            Ok(failure)
+        );
     }
-    let unspecified = v1::TaskFailed { kind: 0, problem: Some(v1::Problem::default()) };
+    let unspecified = v1::TaskFailed {
+        kind: 0,
+        problem: Some(v1::Problem::default()),
+    };
     assert!(TaskFailure::try_from(unspecified).is_err());
 }
 
 #[test]
 fn a_field_that_must_be_set_is_named() {
     let segment = v1::Segment::default();
-    assert_eq!(Segment::try_from(segment), Err(ConvertError::Missing("operation")));
+    assert_eq!(
+        Segment::try_from(segment),
+        Err(ConvertError::Missing("operation"))
+    );
 }

@@ -116,15 +116,29 @@ async fn conclude(
 }
 
 async fn load(store: &Store, job: &JobId) -> Result<Finished, FinalizeError> {
-    let row = store.job(job).await?.ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
+    let row = store
+        .job(job)
+        .await?
+        .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
     let plan = store.plan(job).await?.unwrap_or_default();
-    let corrupt = |what: String| StoreError::Corrupt { column: "plan", value: what };
+    let corrupt = |what: String| StoreError::Corrupt {
+        column: "plan",
+        value: what,
+    };
     let blueprint = Blueprint::decode(&plan).map_err(|error| corrupt(error.to_string()))?;
     let recipe = stored_recipe(&row)?;
-    let output = OutputFolder::at(&row.output_url).map_err(|problem| corrupt(problem.to_string()))?;
+    let output =
+        OutputFolder::at(&row.output_url).map_err(|problem| corrupt(problem.to_string()))?;
     let partials = output.partials(job);
     let parts = store.parts(job).await?;
-    Ok(Finished { row, blueprint, parts, output, partials, overwrite: recipe.output.overwrite })
+    Ok(Finished {
+        row,
+        blueprint,
+        parts,
+        output,
+        partials,
+        overwrite: recipe.output.overwrite,
+    })
 }
 
 /// Runs filesystem work apart from the threads that serve requests.

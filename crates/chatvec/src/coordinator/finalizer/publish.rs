@@ -31,7 +31,10 @@ pub(super) struct Published {
 /// stopped, and gives the same manifest.
 ///
 /// The inner error ends the job; the outer one is worth another try.
-pub(super) fn publish(finished: &Finished, committing_at_ms: i64) -> Result<Result<Published, JobError>, LocalError> {
+pub(super) fn publish(
+    finished: &Finished,
+    committing_at_ms: i64,
+) -> Result<Result<Published, JobError>, LocalError> {
     let root = finished.output.root();
     let record = record(finished, committing_at_ms);
     if let Err(taken) = claim(finished, &record)? {
@@ -39,7 +42,11 @@ pub(super) fn publish(finished: &Finished, committing_at_ms: i64) -> Result<Resu
     }
     sync_dir(root)?;
     let outputs = outputs(finished)?;
-    let weights = finished.blueprint.files.iter().map(|file| file.name.as_str());
+    let weights = finished
+        .blueprint
+        .files
+        .iter()
+        .map(|file| file.name.as_str());
     for name in weights.chain([REPORT_NAME]) {
         move_into_place(finished, name)?;
     }
@@ -55,7 +62,9 @@ pub(super) fn publish(finished: &Finished, committing_at_ms: i64) -> Result<Resu
     }
     write_manifest(finished, &manifest::complete(&record, &outputs), rename)?;
     sync_dir(root)?;
-    Ok(Ok(Published { files: outputs.len() }))
+    Ok(Ok(Published {
+        files: outputs.len(),
+    }))
 }
 
 /// What the manifest says of the job: a pure function of the blueprint and the
@@ -67,7 +76,8 @@ fn record(finished: &Finished, committing_at_ms: i64) -> Record {
         job: row.job_id.clone(),
         // The id is drawn once for the job and never again.
         nonce: row.job_id.0.clone(),
-        recipe: serde_json::from_str(&row.recipe_json).expect("the store was asked for a valid recipe"),
+        recipe: serde_json::from_str(&row.recipe_json)
+            .expect("the store was asked for a valid recipe"),
         recipe_digest: row.recipe_digest.clone(),
         key: row.input_key.clone().expect("a planned job has its key"),
         committing_at_ms: u64::try_from(committing_at_ms).expect("the clock is past 1970"),
@@ -80,9 +90,15 @@ fn record(finished: &Finished, committing_at_ms: i64) -> Record {
 fn outputs(finished: &Finished) -> Result<Vec<Output>, LocalError> {
     let mut outputs = Vec::new();
     for (ordinal, file) in (0u32..).zip(&finished.blueprint.files) {
-        outputs.push(Output::new(&file.name, file.size, crc_of_file(finished, FileOrdinal(ordinal))));
+        outputs.push(Output::new(
+            &file.name,
+            file.size,
+            crc_of_file(finished, FileOrdinal(ordinal)),
+        ));
     }
-    let small = [REPORT_NAME].into_iter().chain(sides(finished).map(|side| side.path.as_str()));
+    let small = [REPORT_NAME]
+        .into_iter()
+        .chain(sides(finished).map(|side| side.path.as_str()));
     for name in small {
         let bytes = read_staged(finished, name)?;
         let crc = Crc64(checksum(CrcAlgorithm::Crc64Nvme, &bytes));
@@ -105,7 +121,10 @@ fn read_staged(finished: &Finished, name: &str) -> Result<Vec<u8>, LocalError> {
 
 /// Puts the manifest into the folder as a claim, unless it is there already.
 fn claim(finished: &Finished, record: &Record) -> Result<Result<(), JobError>, LocalError> {
-    let standing = finished.output.manifest()?.map(|bytes| manifest::parse(&bytes));
+    let standing = finished
+        .output
+        .manifest()?
+        .map(|bytes| manifest::parse(&bytes));
     if let Some(Ok(standing)) = &standing
         && standing.job == finished.row.job_id
     {
@@ -113,7 +132,8 @@ fn claim(finished: &Finished, record: &Record) -> Result<Result<(), JobError>, L
     }
     let claim = manifest::claim(record);
     // A complete checkpoint may be overwritten; one that is being published may not.
-    let is_claimed = matches!(&standing, Some(Ok(standing)) if standing.state == PublishState::Publishing);
+    let is_claimed =
+        matches!(&standing, Some(Ok(standing)) if standing.state == PublishState::Publishing);
     let placed = match finished.overwrite && !is_claimed {
         true => write_manifest(finished, &claim, rename),
         false => write_manifest(finished, &claim, rename_noreplace),
@@ -165,7 +185,9 @@ fn remove_leftovers(finished: &Finished) -> Result<(), LocalError> {
     let root = finished.output.root();
     let entries = fs::read_dir(root).map_err(|error| LocalError::io("list", root, error))?;
     for entry in entries {
-        let path = entry.map_err(|error| LocalError::io("list", root, error))?.path();
+        let path = entry
+            .map_err(|error| LocalError::io("list", root, error))?
+            .path();
         if is_leftover(finished, &path) {
             fs::remove_file(&path).map_err(|error| LocalError::io("remove", &path, error))?;
         }
@@ -174,9 +196,22 @@ fn remove_leftovers(finished: &Finished) -> Result<(), LocalError> {
 }
 
 fn is_leftover(finished: &Finished, path: &Path) -> bool {
-    const LOADED: [&str; 6] = [".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json"];
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
-    let is_new = finished.blueprint.files.iter().any(|file| file.name == name)
+    const LOADED: [&str; 6] = [
+        ".safetensors",
+        ".bin",
+        ".pt",
+        ".pth",
+        ".gguf",
+        ".index.json",
+    ];
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return false;
+    };
+    let is_new = finished
+        .blueprint
+        .files
+        .iter()
+        .any(|file| file.name == name)
         || sides(finished).any(|side| side.path == name);
     let is_loaded = LOADED.iter().any(|suffix| name.ends_with(suffix))
         || name.starts_with("adapter_")

@@ -21,14 +21,21 @@ pub(super) fn report(finished: &Finished) -> Vec<u8> {
             }
         }
     }
-    let dtypes: Vec<_> = tensors.iter().map(|tensor| tensor.dtype.to_string()).collect();
-    let inputs = tensors.iter().zip(&dtypes).zip(&folded).map(|((tensor, dtype), sums)| TensorInput {
-        name: &tensor.name,
-        decision: &tensor.decision,
-        dtype,
-        shape: &tensor.shape,
-        sums: sums.as_ref(),
-        lambdas: &tensor.terms,
-    });
+    let dtypes: Vec<_> = tensors
+        .iter()
+        .map(|tensor| tensor.dtype.to_string())
+        .collect();
+    let inputs = tensors
+        .iter()
+        .zip(&dtypes)
+        .zip(&folded)
+        .map(|((tensor, dtype), sums)| TensorInput {
+            name: &tensor.name,
+            decision: &tensor.decision,
+            dtype,
+            shape: &tensor.shape,
+            sums: sums.as_ref(),
+            lambdas: &tensor.terms,
+        });
     Report::of(&inputs.collect::<Vec<_>>()).to_json()
 }

@@ -36,7 +36,11 @@ pub(super) fn stage(finished: &Finished) -> Result<Result<(), JobError>, LocalEr
 
 /// Every side file of the job, the index included.
 pub(super) fn sides(finished: &Finished) -> impl Iterator<Item = &PlannedSide> {
-    finished.blueprint.sides.iter().chain(&finished.blueprint.index)
+    finished
+        .blueprint
+        .sides
+        .iter()
+        .chain(&finished.blueprint.index)
 }
 
 fn contents(side: &PlannedSide) -> Result<Result<Vec<u8>, Problem>, LocalError> {
@@ -46,8 +50,11 @@ fn contents(side: &PlannedSide) -> Result<Result<Vec<u8>, Problem>, LocalError> 
     };
     let size = usize::try_from(source.size).expect("a side file fits in memory");
     let mut bytes = vec![0; size];
-    let read = SourceReader::open(source)
-        .and_then(|reader| reader.read_exact_at(&mut bytes, 0).and_then(|()| reader.verify()));
+    let read = SourceReader::open(source).and_then(|reader| {
+        reader
+            .read_exact_at(&mut bytes, 0)
+            .and_then(|()| reader.verify())
+    });
     match read {
         Ok(()) => Ok(Ok(bytes)),
         Err(error @ LocalError::Io { .. }) => Err(error),
@@ -69,16 +76,30 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), LocalError> {
 /// Syncs every staged file, a few at a time: a disk's journal takes many
 /// syncs for the price of one.
 fn sync_all(finished: &Finished) -> Result<(), LocalError> {
-    let weights = finished.blueprint.files.iter().map(|file| file.name.as_str());
-    let small = sides(finished).map(|side| side.path.as_str()).chain([REPORT_NAME]);
+    let weights = finished
+        .blueprint
+        .files
+        .iter()
+        .map(|file| file.name.as_str());
+    let small = sides(finished)
+        .map(|side| side.path.as_str())
+        .chain([REPORT_NAME]);
     let names: Vec<_> = weights.chain(small).collect();
     let share = names.len().div_ceil(SYNC_THREADS);
     std::thread::scope(|scope| {
         let syncs: Vec<_> = names
             .chunks(share)
-            .map(|names| scope.spawn(move || names.iter().try_for_each(|name| sync(&finished.partials.path(name)))))
+            .map(|names| {
+                scope.spawn(move || {
+                    names
+                        .iter()
+                        .try_for_each(|name| sync(&finished.partials.path(name)))
+                })
+            })
             .collect();
-        syncs.into_iter().try_for_each(|sync| sync.join().expect("a sync does not panic"))
+        syncs
+            .into_iter()
+            .try_for_each(|sync| sync.join().expect("a sync does not panic"))
     })?;
     sync_dir(&finished.partials.path(""))
 }
@@ -95,7 +116,12 @@ fn sync(path: &Path) -> Result<(), LocalError> {
 pub(super) fn crc_of_file(finished: &Finished, file: FileOrdinal) -> Crc64 {
     let parts = finished.parts.iter().filter(|row| row.part.file == file);
     let joined = parts.fold(0, |crc, row| {
-        crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, crc, row.part.crc64.0, row.part.bytes)
+        crc_fast::checksum_combine(
+            CrcAlgorithm::Crc64Nvme,
+            crc,
+            row.part.crc64.0,
+            row.part.bytes,
+        )
     });
     Crc64(joined)
 }

@@ -80,11 +80,28 @@ impl Blueprint {
     pub fn of(recipe: &Recipe, draft: &Draft) -> Self {
         let plan = &draft.plan;
         let inputs = draft.inputs.records();
-        let mut sides: Vec<_> = draft.sides.files.iter().map(|side| planned_side(side, draft)).collect();
-        sides.insert(0, PlannedSide { path: "README.md".to_owned(), content: SideContent::Text(model_card(recipe, draft)) });
+        let mut sides: Vec<_> = draft
+            .sides
+            .files
+            .iter()
+            .map(|side| planned_side(side, draft))
+            .collect();
+        sides.insert(
+            0,
+            PlannedSide {
+                path: "README.md".to_owned(),
+                content: SideContent::Text(model_card(recipe, draft)),
+            },
+        );
         let index = index_json(plan);
-        let index = index.map(|text| PlannedSide { path: INDEX_NAME.to_owned(), content: SideContent::Text(text) });
-        let files = plan.files.iter().map(|file| PlannedFile { name: file.name.clone(), size: file.size });
+        let index = index.map(|text| PlannedSide {
+            path: INDEX_NAME.to_owned(),
+            content: SideContent::Text(text),
+        });
+        let files = plan.files.iter().map(|file| PlannedFile {
+            name: file.name.clone(),
+            size: file.size,
+        });
         Self {
             inputs,
             part_size: plan.part_size,
@@ -113,7 +130,11 @@ impl Blueprint {
 fn planned_tensor(decision: &Decision) -> PlannedTensor {
     let terms = match &decision.outcome {
         Outcome::Keep(_) => Vec::new(),
-        Outcome::Merge(merge) => merge.terms.iter().map(|term| (term.vector as u32, term.lambda)).collect(),
+        Outcome::Merge(merge) => merge
+            .terms
+            .iter()
+            .map(|term| (term.vector as u32, term.lambda))
+            .collect(),
     };
     PlannedTensor {
         name: decision.name.clone(),
@@ -127,12 +148,18 @@ fn planned_tensor(decision: &Decision) -> PlannedTensor {
 fn planned_side(side: &SideFile, draft: &Draft) -> PlannedSide {
     let content = match &side.content {
         Content::Copy => SideContent::Copy(draft.inputs.small_files(Role::Cp)[&side.path].clone()),
-        Content::CopyFromChat { path } => SideContent::Copy(draft.inputs.small_files(Role::Chat(0))[path].clone()),
-        Content::Bytes(bytes) => {
-            SideContent::Text(String::from_utf8(bytes.clone()).expect("edited side files are JSON or templates: text"))
+        Content::CopyFromChat { path } => {
+            SideContent::Copy(draft.inputs.small_files(Role::Chat(0))[path].clone())
         }
+        Content::Bytes(bytes) => SideContent::Text(
+            String::from_utf8(bytes.clone())
+                .expect("edited side files are JSON or templates: text"),
+        ),
     };
-    PlannedSide { path: side.path.clone(), content }
+    PlannedSide {
+        path: side.path.clone(),
+        content,
+    }
 }
 
 fn model_card(recipe: &Recipe, draft: &Draft) -> String {
@@ -145,7 +172,13 @@ fn model_card(recipe: &Recipe, draft: &Draft) -> String {
         url: surveyed.location.to_string(),
         lambda: lambdas(role),
     });
-    let title = recipe.output.url.trim_end_matches('/').rsplit('/').next().unwrap_or("merged model");
+    let title = recipe
+        .output
+        .url
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or("merged model");
     let merged = draft.plan.merged() as u64;
     let card = card::render(&Card {
         title,

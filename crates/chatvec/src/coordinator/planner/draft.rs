@@ -34,7 +34,9 @@ pub struct Draft {
 pub fn draft(recipe: &Recipe, part_size: PartSize) -> Result<Draft, Vec<Problem>> {
     let output = OutputFolder::at(&recipe.output.url).map_err(|problem| vec![problem])?;
     let inputs = SurveyedInputs::survey(recipe)?;
-    output.check_apart_from(&inputs.folders()).map_err(|problem| vec![problem])?;
+    output
+        .check_apart_from(&inputs.folders())
+        .map_err(|problem| vec![problem])?;
     let cp = Texts::read(&inputs, Role::Cp)?;
     let chat = Texts::read(&inputs, Role::Chat(0))?;
     let base = Texts::read(&inputs, Role::Base(0))?;
@@ -60,23 +62,39 @@ pub fn draft(recipe: &Recipe, part_size: PartSize) -> Result<Draft, Vec<Problem>
     let mut warnings = Vec::new();
     for (role, surveyed) in inputs.all() {
         let of_role = surveyed.checkpoint.warnings.iter().cloned();
-        warnings.extend(of_role.map(|one| Problem { subject: format!("{role}: {}", one.subject), ..one }));
+        warnings.extend(of_role.map(|one| Problem {
+            subject: format!("{role}: {}", one.subject),
+            ..one
+        }));
     }
     warnings.extend(plan.alignment.warnings.iter().cloned());
     warnings.extend(sides.warnings.iter().cloned().map(in_recipe));
     let cp_card = cp.texts.get("README.md").cloned();
-    Ok(Draft { inputs, plan, sides, warnings, cp_card })
+    Ok(Draft {
+        inputs,
+        plan,
+        sides,
+        warnings,
+        cp_card,
+    })
 }
 
 /// A side file is named after its input, as in `chat/config.json`; here the
 /// input gets the name of its place in the recipe.
 fn in_recipe(problem: Problem) -> Problem {
-    let roles = [("cp/", Role::Cp), ("chat/", Role::Chat(0)), ("base/", Role::Base(0))];
+    let roles = [
+        ("cp/", Role::Cp),
+        ("chat/", Role::Chat(0)),
+        ("base/", Role::Base(0)),
+    ];
     let subject = roles.iter().find_map(|(folder, role)| {
         let path = problem.subject.strip_prefix(folder)?;
         Some(format!("{role}: {path}"))
     });
-    Problem { subject: subject.unwrap_or(problem.subject), ..problem }
+    Problem {
+        subject: subject.unwrap_or(problem.subject),
+        ..problem
+    }
 }
 
 /// The small files of one input that decide something, read whole.
@@ -88,14 +106,26 @@ struct Texts {
 impl Texts {
     fn read(inputs: &SurveyedInputs, role: Role) -> Result<Self, Vec<Problem>> {
         let surveyed = inputs.of(role);
-        let files: Vec<_> = surveyed.listing.iter().map(|file| (file.name.clone(), file.size)).collect();
+        let files: Vec<_> = surveyed
+            .listing
+            .iter()
+            .map(|file| (file.name.clone(), file.size))
+            .collect();
         let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
-        let failed = |problem: Problem| vec![Problem { subject: format!("{role}: {}", problem.subject), ..problem }];
+        let failed = |problem: Problem| {
+            vec![Problem {
+                subject: format!("{role}: {}", problem.subject),
+                ..problem
+            }]
+        };
         let mut texts = BTreeMap::new();
         for name in sidefile::texts_needed(&names) {
             let (bytes, read) = surveyed.read_small(&name).map_err(failed)?;
             if inputs.small_files(role).get(&name) != Some(&read) {
-                return Err(failed(Problem::new(&read.url, "changed while the merge was planned").with_hint("try again")));
+                return Err(failed(
+                    Problem::new(&read.url, "changed while the merge was planned")
+                        .with_hint("try again"),
+                ));
             }
             texts.insert(name, bytes);
         }
@@ -103,6 +133,9 @@ impl Texts {
     }
 
     fn folder(&self) -> Folder<'_> {
-        Folder { files: &self.files, texts: &self.texts }
+        Folder {
+            files: &self.files,
+            texts: &self.texts,
+        }
     }
 }

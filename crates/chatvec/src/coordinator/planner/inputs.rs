@@ -47,18 +47,32 @@ impl SurveyedInputs {
                     });
                     roles.insert(role, ordinal);
                 }
-                Err(error) => problems.extend(error.problems().into_iter().map(|problem| of_role(role, problem))),
+                Err(error) => problems.extend(
+                    error
+                        .problems()
+                        .into_iter()
+                        .map(|problem| of_role(role, problem)),
+                ),
             }
         }
         let outcomes: Vec<_> = std::thread::scope(|scope| {
-            let surveys: Vec<_> =
-                locations.iter().map(|location| scope.spawn(move || survey(location))).collect();
-            surveys.into_iter().map(|one| one.join().expect("a survey does not panic")).collect()
+            let surveys: Vec<_> = locations
+                .iter()
+                .map(|location| scope.spawn(move || survey(location)))
+                .collect();
+            surveys
+                .into_iter()
+                .map(|one| one.join().expect("a survey does not panic"))
+                .collect()
         });
         let mut surveyed = Vec::new();
         let mut small = Vec::new();
         for (ordinal, outcome) in outcomes.into_iter().enumerate() {
-            let role = *roles.iter().find(|(_, named)| **named == ordinal).expect("each location has a role").0;
+            let role = *roles
+                .iter()
+                .find(|(_, named)| **named == ordinal)
+                .expect("each location has a role")
+                .0;
             let pinned = outcome.map_err(|error| error.problems()).and_then(|one| {
                 let small = small_files(&one).map_err(|problem| vec![problem])?;
                 Ok((one, small))
@@ -68,7 +82,9 @@ impl SurveyedInputs {
                     surveyed.push(one);
                     small.push(files);
                 }
-                Err(found) => problems.extend(found.into_iter().map(|problem| of_role(role, problem))),
+                Err(found) => {
+                    problems.extend(found.into_iter().map(|problem| of_role(role, problem)))
+                }
             }
         }
         if !problems.is_empty() {
@@ -83,7 +99,12 @@ impl SurveyedInputs {
                 first
             })
             .collect();
-        Ok(Self { surveyed, small, roles, first_sources })
+        Ok(Self {
+            surveyed,
+            small,
+            roles,
+            first_sources,
+        })
     }
 
     /// The survey of one input.
@@ -101,12 +122,17 @@ impl SurveyedInputs {
 
     /// Every input with its role.
     pub fn all(&self) -> impl Iterator<Item = (Role, &Surveyed)> {
-        self.roles.iter().map(|(role, ordinal)| (*role, &self.surveyed[*ordinal]))
+        self.roles
+            .iter()
+            .map(|(role, ordinal)| (*role, &self.surveyed[*ordinal]))
     }
 
     /// The folders of the inputs.
     pub fn folders(&self) -> Vec<PathBuf> {
-        self.surveyed.iter().map(|one| one.location.path().to_owned()).collect()
+        self.surveyed
+            .iter()
+            .map(|one| one.location.path().to_owned())
+            .collect()
     }
 
     /// The inputs as core aligns them.
@@ -120,14 +146,22 @@ impl SurveyedInputs {
                 first_source: self.first_sources[ordinal],
             }
         };
-        let vectors = (0..self.roles.len() / 2)
-            .map(|vector| VectorInputs { chat: input(Role::Chat(vector)), base: input(Role::Base(vector)) });
-        Inputs { cp: input(Role::Cp), vectors: vectors.collect() }
+        let vectors = (0..self.roles.len() / 2).map(|vector| VectorInputs {
+            chat: input(Role::Chat(vector)),
+            base: input(Role::Base(vector)),
+        });
+        Inputs {
+            cp: input(Role::Cp),
+            vectors: vectors.collect(),
+        }
     }
 
     /// The weight files of all inputs, each once.
     pub fn sources(&self) -> Vec<SourceFile> {
-        self.surveyed.iter().flat_map(|one| one.weight_files.iter().cloned()).collect()
+        self.surveyed
+            .iter()
+            .flat_map(|one| one.weight_files.iter().cloned())
+            .collect()
     }
 
     /// What the manifest says of the inputs.
@@ -138,7 +172,12 @@ impl SurveyedInputs {
             pin: source.pin.clone(),
         };
         let record = |(role, surveyed): (Role, &Surveyed)| {
-            let weights = surveyed.checkpoint.files.iter().map(|file| &file.name).zip(&surveyed.weight_files);
+            let weights = surveyed
+                .checkpoint
+                .files
+                .iter()
+                .map(|file| &file.name)
+                .zip(&surveyed.weight_files);
             manifest::Input {
                 role: role.to_string(),
                 url: surveyed.location.to_string(),
@@ -151,31 +190,46 @@ impl SurveyedInputs {
     /// Names a job's work: the same recipe on the same objects. A resumed job
     /// must have the key that it had before.
     pub fn key(&self, recipe: &Recipe) -> Digest {
-        Digest::of_parts(
-            std::iter::once(recipe.digest().0)
-                .chain(self.records().into_iter().flat_map(|input| {
-                    let files = input.files.into_iter().map(|file| format!("{} {} {}", file.name, file.size, file.pin));
-                    std::iter::once(input.role).chain(files)
-                })),
-        )
+        Digest::of_parts(std::iter::once(recipe.digest().0).chain(
+            self.records().into_iter().flat_map(|input| {
+                let files = input
+                    .files
+                    .into_iter()
+                    .map(|file| format!("{} {} {}", file.name, file.size, file.pin));
+                std::iter::once(input.role).chain(files)
+            }),
+        ))
     }
 }
 
 /// Pins the files that decide something, or may travel to the output.
 fn small_files(surveyed: &Surveyed) -> Result<SmallFiles, Problem> {
     let names = surveyed.listing.iter().map(|file| file.name.as_str());
-    let small = names.filter(|name| sidefile::travels(name) || !sidefile::texts_needed(&[name]).is_empty());
-    small.map(|name| Ok((name.to_owned(), surveyed.pin(name)?))).collect()
+    let small =
+        names.filter(|name| sidefile::travels(name) || !sidefile::texts_needed(&[name]).is_empty());
+    small
+        .map(|name| Ok((name.to_owned(), surveyed.pin(name)?)))
+        .collect()
 }
 
 /// The checkpoints that a recipe names.
 fn named(recipe: &Recipe) -> impl Iterator<Item = (Role, &str)> {
-    let vectors = recipe.vectors.iter().enumerate().flat_map(|(ordinal, vector)| {
-        [(Role::Chat(ordinal), vector.chat.as_str()), (Role::Base(ordinal), vector.base.as_str())]
-    });
+    let vectors = recipe
+        .vectors
+        .iter()
+        .enumerate()
+        .flat_map(|(ordinal, vector)| {
+            [
+                (Role::Chat(ordinal), vector.chat.as_str()),
+                (Role::Base(ordinal), vector.base.as_str()),
+            ]
+        });
     std::iter::once((Role::Cp, recipe.cp.as_str())).chain(vectors)
 }
 
 fn of_role(role: Role, problem: Problem) -> Problem {
-    Problem { subject: format!("{role}: {}", problem.subject), ..problem }
+    Problem {
+        subject: format!("{role}: {}", problem.subject),
+        ..problem
+    }
 }

@@ -10,7 +10,7 @@ pub use draft::{Draft, draft};
 pub use inputs::SurveyedInputs;
 
 use chatvec_core::ids::JobId;
-use chatvec_core::plan::{Plan, PartSize};
+use chatvec_core::plan::{PartSize, Plan};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 use chatvec_core::task::FailureKind;
@@ -21,7 +21,10 @@ use super::view::stored_recipe;
 use crate::storage::OutputFolder;
 
 /// Plans every job that waits for it.
-pub(super) async fn plan_waiting_jobs(store: &Store, part_size: PartSize) -> Result<(), StoreError> {
+pub(super) async fn plan_waiting_jobs(
+    store: &Store,
+    part_size: PartSize,
+) -> Result<(), StoreError> {
     for job in store.jobs_to_plan().await? {
         plan_job(store, &job, part_size).await?;
     }
@@ -36,7 +39,10 @@ async fn plan_job(store: &Store, job: &JobId, part_size: PartSize) -> Result<(),
         Err(StoreError::WrongState { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
-    let row = store.job(job).await?.ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
+    let row = store
+        .job(job)
+        .await?
+        .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
     let recipe = stored_recipe(&row)?;
     let work = {
         let job = job.clone();
@@ -53,7 +59,10 @@ async fn plan_job(store: &Store, job: &JobId, part_size: PartSize) -> Result<(),
         Ok(prepared) => prepared.store(store, job, epoch).await,
         Err((kind, mut problems)) => {
             tracing::info!(job.problems = problems.len(), "job cannot be planned");
-            let error = JobError { kind, problem: problems.remove(0) };
+            let error = JobError {
+                kind,
+                problem: problems.remove(0),
+            };
             match store.fail_job(job, &error, &problems).await {
                 // Cancelled while it was planned: that stands.
                 Err(StoreError::WrongState { .. }) => Ok(()),
@@ -77,8 +86,11 @@ struct Prepared {
 fn prepare(recipe: &Recipe, job: &JobId, part_size: PartSize) -> Result<Prepared, Unplannable> {
     let bad_input = |problems| (FailureKind::BadInput, problems);
     let draft = draft(recipe, part_size).map_err(bad_input)?;
-    let output = OutputFolder::at(&recipe.output.url).map_err(|problem| bad_input(vec![problem]))?;
-    output.check_usable(recipe.output.overwrite).map_err(|problem| bad_input(vec![problem]))?;
+    let output =
+        OutputFolder::at(&recipe.output.url).map_err(|problem| bad_input(vec![problem]))?;
+    output
+        .check_usable(recipe.output.overwrite)
+        .map_err(|problem| bad_input(vec![problem]))?;
     let partials = output.partials(job);
     for file in &draft.plan.files {
         partials.create(&file.name, file.size).map_err(|error| {
@@ -92,21 +104,39 @@ fn prepare(recipe: &Recipe, job: &JobId, part_size: PartSize) -> Result<Prepared
         first_part: range.first_part,
         part_count: range.part_count,
         bytes: range.bytes,
-        spec: encode_spec(draft.plan.task_spec(task, target(&draft.plan, &partials, range.file))),
+        spec: encode_spec(
+            draft
+                .plan
+                .task_spec(task, target(&draft.plan, &partials, range.file)),
+        ),
     });
     let tasks = tasks.collect();
     let blueprint = Blueprint::of(recipe, &draft);
-    Ok(Prepared { key: draft.inputs.key(recipe), blueprint: blueprint.encode(), tasks })
+    Ok(Prepared {
+        key: draft.inputs.key(recipe),
+        blueprint: blueprint.encode(),
+        tasks,
+    })
 }
 
-fn target(plan: &Plan, partials: &crate::storage::Partials, file: chatvec_core::ids::FileOrdinal) -> String {
-    partials.path(&plan.files[file.0 as usize].name).to_string_lossy().into_owned()
+fn target(
+    plan: &Plan,
+    partials: &crate::storage::Partials,
+    file: chatvec_core::ids::FileOrdinal,
+) -> String {
+    partials
+        .path(&plan.files[file.0 as usize].name)
+        .to_string_lossy()
+        .into_owned()
 }
 
 impl Prepared {
     async fn store(self, store: &Store, job: &JobId, epoch: Epoch) -> Result<(), StoreError> {
         let tasks = self.tasks.len();
-        match store.finish_planning(job, epoch, &self.key, self.blueprint, &self.tasks).await {
+        match store
+            .finish_planning(job, epoch, &self.key, self.blueprint, &self.tasks)
+            .await
+        {
             Ok(_) => {
                 tracing::info!(job.tasks = tasks, "job planned");
                 Ok(())

@@ -4,9 +4,9 @@ use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
 
+use super::decode::stored;
 use super::error::exactly_one;
 use super::job::{lock_job, set_job_state};
-use super::decode::stored;
 use super::{JobError, JobRow, Store, StoreError, Tx, decode, values};
 
 const CANCEL_WAITING: &str = "-- cancel_waiting
@@ -156,7 +156,10 @@ async fn insert_problems(
     first: usize,
     batch: &[Problem],
 ) -> Result<(), StoreError> {
-    let text = format!("{INSERT_PROBLEMS} {}", values::rows(batch.len(), "$1, ", 2, 4));
+    let text = format!(
+        "{INSERT_PROBLEMS} {}",
+        values::rows(batch.len(), "$1, ", 2, 4)
+    );
     let mut query = sqlx::query(tx.sql(&text)).bind(job.as_str());
     for (position, problem) in (first..).zip(batch) {
         query = query

@@ -202,7 +202,9 @@ impl Expired {
                     self.worker
                 ),
             )
-            .with_hint("look for the end of these workers in their logs: memory is the usual cause"),
+            .with_hint(
+                "look for the end of these workers in their logs: memory is the usual cause",
+            ),
         }
     }
 }

@@ -93,9 +93,10 @@ impl LocalError {
         let (kind, hint) = match self {
             Self::Io { source, .. } => class_of(source),
             // Our own files, or sources that nobody has pinned yet.
-            Self::Absent { .. } | Self::Changed { .. } | Self::Truncated { .. } | Self::WrongSize { .. } => {
-                (FailureKind::Internal, None)
-            }
+            Self::Absent { .. }
+            | Self::Changed { .. }
+            | Self::Truncated { .. }
+            | Self::WrongSize { .. } => (FailureKind::Internal, None),
         };
         let mut problem = Problem::new(self.path().display().to_string(), self.message());
         problem.hint = hint.map(str::to_owned);
@@ -106,11 +107,20 @@ impl LocalError {
     fn message(&self) -> String {
         match self {
             Self::Absent { .. } => "expected a file, found nothing".to_owned(),
-            Self::Changed { expected, found, .. } => format!("changed: expected {expected}, found {found}"),
-            Self::Truncated { offset, expected, found, .. } => {
+            Self::Changed {
+                expected, found, ..
+            } => format!("changed: expected {expected}, found {found}"),
+            Self::Truncated {
+                offset,
+                expected,
+                found,
+                ..
+            } => {
                 format!("truncated: expected {expected} bytes at offset {offset}, found {found}")
             }
-            Self::WrongSize { expected, found, .. } => format!("expected {expected} bytes, found {found}"),
+            Self::WrongSize {
+                expected, found, ..
+            } => format!("expected {expected} bytes, found {found}"),
             Self::Io { action, source, .. } => format!("failed to {action} it: {source}"),
         }
     }
@@ -126,12 +136,14 @@ impl LocalError {
 
 fn class_of(cause: &io::Error) -> (FailureKind, Option<&'static str>) {
     match Errno::from_io_error(cause) {
-        Some(Errno::NOSPC | Errno::DQUOT) => {
-            (FailureKind::ResourceExhausted, Some("free some space on the filesystem of the output"))
-        }
-        Some(Errno::MFILE | Errno::NFILE) => {
-            (FailureKind::ResourceExhausted, Some("raise the limit of open files"))
-        }
+        Some(Errno::NOSPC | Errno::DQUOT) => (
+            FailureKind::ResourceExhausted,
+            Some("free some space on the filesystem of the output"),
+        ),
+        Some(Errno::MFILE | Errno::NFILE) => (
+            FailureKind::ResourceExhausted,
+            Some("raise the limit of open files"),
+        ),
         Some(Errno::NOMEM) => (FailureKind::ResourceExhausted, None),
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (FailureKind::PermissionDenied, None),
         _ => (FailureKind::Transient, None),

@@ -74,10 +74,7 @@ mod tests {
         fs::write(&to, b"old").unwrap();
         rename(&from, &to).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"new");
-        assert!(matches!(
-            rename(&from, &to),
-            Err(LocalError::Absent { .. })
-        ));
+        assert!(matches!(rename(&from, &to), Err(LocalError::Absent { .. })));
     }
 
     #[test]

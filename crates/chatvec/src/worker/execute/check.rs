@@ -12,7 +12,11 @@ use crate::worker::failure::Stop;
 /// [`FailureKind::Internal`]: the planner has a bug.
 pub(super) fn check(spec: &TaskSpec) -> Result<(), Stop> {
     check_or_say(spec).map_err(|message| {
-        Stop::failed(FailureKind::Internal, &spec.target, format!("impossible task: {message}"))
+        Stop::failed(
+            FailureKind::Internal,
+            &spec.target,
+            format!("impossible task: {message}"),
+        )
     })
 }
 
@@ -197,7 +201,9 @@ mod tests {
         let mut spec = good();
         change(&mut spec);
         match check(&spec) {
-            Err(Stop::Failed(failure)) if failure.kind == FailureKind::Internal => failure.problem.message,
+            Err(Stop::Failed(failure)) if failure.kind == FailureKind::Internal => {
+                failure.problem.message
+            }
             other => panic!("expected an internal failure, found {other:?}"),
         }
     }

@@ -31,7 +31,8 @@ pub(super) fn failure(spec: &TaskSpec, merged: &Merged<'_>) -> Stop {
     };
     Stop::Failed(TaskFailure {
         kind: FailureKind::BadInput,
-        problem: Problem::new(name, message).with_hint("`nonfinite: allow` passes NaN and infinity on"),
+        problem: Problem::new(name, message)
+            .with_hint("`nonfinite: allow` passes NaN and infinity on"),
     })
 }
 

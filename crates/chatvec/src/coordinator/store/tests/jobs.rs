@@ -177,7 +177,11 @@ async fn every_change_of_state_raises_the_revision(store: &Store) {
     let job = submitted(store, "a").await;
     let mut changes = store.jobs_changed();
     let before = job_of(store, &job).await.revision;
-    let after = store.fail_job(&job, &job_error(), &[]).await.unwrap().revision;
+    let after = store
+        .fail_job(&job, &job_error(), &[])
+        .await
+        .unwrap()
+        .revision;
     assert_eq!(after, before + 1);
     assert!(changes.has_changed().unwrap());
     changes.borrow_and_update();

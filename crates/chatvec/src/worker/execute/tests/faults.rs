@@ -123,7 +123,12 @@ fn a_source_that_is_replaced_while_it_is_read_fails_the_task() {
         fs::rename(&twin, &source.url).unwrap();
     });
     assert_eq!(failure.kind, FailureKind::SourceChanged);
-    assert!(failure.problem.to_string().contains("source-0: changed: expected ino="));
+    assert!(
+        failure
+            .problem
+            .to_string()
+            .contains("source-0: changed: expected ino=")
+    );
 }
 
 #[test]
@@ -133,7 +138,12 @@ fn a_source_that_is_written_to_while_it_is_read_fails_the_task() {
         fs::write(&source.url, bytes).unwrap();
     });
     assert_eq!(failure.kind, FailureKind::SourceChanged);
-    assert!(failure.problem.to_string().contains("source-0: changed: expected ino="));
+    assert!(
+        failure
+            .problem
+            .to_string()
+            .contains("source-0: changed: expected ino=")
+    );
 }
 
 #[test]
@@ -143,7 +153,12 @@ fn a_source_that_is_truncated_while_it_is_read_fails_the_task() {
         file.set_len(100).unwrap();
     });
     assert_eq!(failure.kind, FailureKind::SourceChanged);
-    assert!(failure.problem.to_string().contains("source-0: truncated: expected"));
+    assert!(
+        failure
+            .problem
+            .to_string()
+            .contains("source-0: truncated: expected")
+    );
 }
 
 #[test]
@@ -250,9 +265,12 @@ fn a_result_that_does_not_fit_the_output_type_is_named() {
     layout.patch(chat.source, chat.offset, &encode(7.5, chat.format));
     let failure = failure_of(&one_task(&layout, &target), &open_gate());
     assert_eq!(failure.kind, FailureKind::BadInput);
-    let wanted =
-        format!("tensor.6: expected a result within the range of {dtype}, found ");
-    assert!(failure.problem.to_string().starts_with(&wanted), "{}", failure.problem.to_string());
+    let wanted = format!("tensor.6: expected a result within the range of {dtype}, found ");
+    assert!(
+        failure.problem.to_string().starts_with(&wanted),
+        "{}",
+        failure.problem.to_string()
+    );
 }
 
 /// Runs a test of this binary again where `fs` of 64 KiB is mounted on a folder
