@@ -138,10 +138,6 @@ fn a_header_that_is_no_json_says_where() {
         (&b"{\"a\": "[..], "the header is not valid: tensor `a`: EOF while parsing a value at line 1 column 6\n".to_owned()),
         (b"[]", format!("the header must begin with `{{`{DAMAGED}")),
         (
-            b"{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}",
-            "the header is not valid: tensor `a`: missing field `data_offsets` at line 1 column 33\n".to_owned(),
-        ),
-        (
             b"{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}",
             "the header is not valid: tensor `a`: invalid value: integer `-4`, expected u64 at line 1 column 31\n".to_owned(),
         ),
@@ -152,6 +148,12 @@ fn a_header_that_is_no_json_says_where() {
     ] {
         assert_eq!(refusal_of_header(header), expected);
     }
+    // The column of what is absent differs between builds of the JSON reader.
+    let absent = refusal_of_header(b"{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}");
+    assert!(
+        absent.starts_with("the header is not valid: tensor `a`: missing field `data_offsets` at line 1"),
+        "{absent}"
+    );
 }
 
 #[test]

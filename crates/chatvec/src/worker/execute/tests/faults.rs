@@ -196,7 +196,7 @@ fn a_nan_in_an_input_is_named_with_its_file_and_place() {
     assert_eq!(
         failure.problem.to_string(),
         format!(
-            "tensor.6: expected finite values, found NaN in base of vector 1, `{}` at byte {at} (element 3 of the slice at output byte {first})",
+            "tensor.6: expected finite values, found NaN in `vectors[1].base`, `{}` at byte {at} (element 3 of the slice at output byte {first})",
             task.sources[base.source as usize].url
         )
     );
@@ -246,7 +246,7 @@ fn an_infinity_in_cp_is_named() {
     );
     let failure = failure_of(&one_task(&layout, &target), &open_gate());
     assert!(
-        failure.problem.to_string().contains("found -inf in cp, `"),
+        failure.problem.to_string().contains("found -inf in `cp`, `"),
         "{}",
         failure.problem
     );
