@@ -29,7 +29,7 @@ pub(super) async fn tidy(store: &Store) -> Result<(), StoreError> {
         match removed {
             Ok(Ok(())) | Err(_) => store.mark_cleaned(&job).await?,
             Ok(Err(error)) => {
-                tracing::warn!(job.id = %job, %error, "unfinished files could not be removed")
+                tracing::warn!(job.id = %job, %error, "unfinished files could not be removed");
             }
         }
     }

@@ -74,7 +74,7 @@ async fn beat(
             }
         }
         Err(error) => {
-            tracing::warn!(%error, "heartbeat failed, leases run on until two thirds of their time")
+            tracing::warn!(%error, "heartbeat failed, leases run on until two thirds of their time");
         }
     }
 }
@@ -87,7 +87,7 @@ fn obey(one: &Running, directive: i32, sent_at_ms: u64, lease_duration_ms: u32) 
         ),
         Ok(v1::BeatDirective::Cancel) => one.gate.set_cancelled(),
         Ok(v1::BeatDirective::Lost | v1::BeatDirective::Unspecified) | Err(_) => {
-            one.gate.set_lost()
+            one.gate.set_lost();
         }
     }
 }

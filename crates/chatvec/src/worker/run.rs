@@ -245,11 +245,11 @@ impl Worker {
         };
         match told {
             Ok(Some(v1::ReportResult::LeaseLost) | None) => {
-                tracing::debug!("the lease had gone or was given back")
+                tracing::debug!("the lease had gone or was given back");
             }
             Ok(Some(_)) => tracing::debug!("task reported"),
             Err(error) => {
-                tracing::error!(%error, "the coordinator refused the report, the lease will expire")
+                tracing::error!(%error, "the coordinator refused the report, the lease will expire");
             }
         }
     }

@@ -52,6 +52,7 @@ pub fn align(recipe: &Recipe, inputs: &Inputs<'_>) -> Result<Alignment, Vec<Prob
     if !problems.is_empty() {
         return Err(problems);
     }
+    warnings.extend(idle_rules(recipe, &decisions));
     let untie = tied::must_untie(inputs, &decisions);
     let ignored = ignored(inputs);
     warnings.extend(ignored_floats(&ignored));
@@ -61,6 +62,26 @@ pub fn align(recipe: &Recipe, inputs: &Inputs<'_>) -> Result<Alignment, Vec<Prob
         warnings,
         untie,
     })
+}
+
+/// A rule that decides nothing is most likely misspelt, and what it was to
+/// keep would be merged.
+fn idle_rules(recipe: &Recipe, decisions: &[Decision]) -> Vec<Problem> {
+    let mut is_idle = vec![true; recipe.rules.len()];
+    if !is_idle.is_empty() {
+        for (rule, _) in decisions
+            .iter()
+            .filter_map(|decision| recipe.decide(&decision.name))
+        {
+            is_idle[rule] = false;
+        }
+    }
+    let idle = is_idle.iter().enumerate().filter(|(_, is_idle)| **is_idle);
+    idle.map(|(rule, _)| {
+        Problem::new(format!("rules[{rule}]"), "decides no tensor of cp")
+            .with_hint("`chatvec inspect DIR --tensors` lists the names; of several rules that match the first decides")
+    })
+    .collect()
 }
 
 fn quantised(inputs: &Inputs<'_>) -> Vec<Problem> {

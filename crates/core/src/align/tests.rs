@@ -303,3 +303,20 @@ fn a_quantised_input_is_refused_with_its_role() {
         problems[0]
     );
 }
+
+#[test]
+fn a_rule_that_decides_nothing_is_warned_of() {
+    let family = Family::alike(&llama());
+    let rules = json!({"rules": [
+        {"match": "lm_head*", "action": "keep_cp"},
+        {"match": "model.layer.*", "action": "keep_cp"},
+        {"kind": "lm_head", "lambda_scale": 0.5},
+    ]});
+    let alignment = align(&recipe(&rules), &family.inputs()).unwrap();
+    let told: Vec<_> = alignment
+        .warnings
+        .iter()
+        .map(|warning| warning.subject.as_str())
+        .collect();
+    assert_eq!(told, ["rules[1]", "rules[2]"]);
+}

@@ -151,7 +151,9 @@ fn a_header_that_is_no_json_says_where() {
     // The column of what is absent differs between builds of the JSON reader.
     let absent = refusal_of_header(b"{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}");
     assert!(
-        absent.starts_with("the header is not valid: tensor `a`: missing field `data_offsets` at line 1"),
+        absent.starts_with(
+            "the header is not valid: tensor `a`: missing field `data_offsets` at line 1"
+        ),
         "{absent}"
     );
 }

@@ -37,7 +37,6 @@ pub(super) struct Work {
     weight_files: u64,
     bytes_read: u64,
     bytes_written: u64,
-    warnings: Vec<Problem>,
 }
 
 impl Work {
@@ -51,7 +50,6 @@ impl Work {
             weight_files: plan.files.len() as u64,
             bytes_read: plan.bytes_read(),
             bytes_written: plan.bytes_written(),
-            warnings: draft.warnings.clone(),
         }
     }
 }
@@ -154,7 +152,7 @@ impl Summary {
             peak_memory_bytes: peak_memory_bytes(),
             relative_change: report.totals.measures.relative_change,
             largest_changes: changes.collect(),
-            warnings: [earlier.warnings, work.warnings, report.warnings].concat(),
+            warnings: [earlier.warnings, report.warnings].concat(),
         })
     }
 

@@ -37,5 +37,10 @@ pub(super) fn report(finished: &Finished) -> Vec<u8> {
             sums: sums.as_ref(),
             lambdas: &tensor.terms,
         });
-    Report::of(&inputs.collect::<Vec<_>>()).to_json()
+    let mut report = Report::of(&inputs.collect::<Vec<_>>());
+    // What the plan warned of comes first: whoever reads the file may not have
+    // seen the plan.
+    let planned = finished.blueprint.warnings.iter().cloned();
+    report.warnings.splice(..0, planned);
+    report.to_json()
 }

@@ -83,7 +83,7 @@ impl SurveyedInputs {
                     small.push(files);
                 }
                 Err(found) => {
-                    problems.extend(found.into_iter().map(|problem| of_role(role, problem)))
+                    problems.extend(found.into_iter().map(|problem| of_role(role, problem)));
                 }
             }
         }
