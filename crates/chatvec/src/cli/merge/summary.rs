@@ -30,7 +30,7 @@ pub(super) enum Outcome {
 }
 
 /// What the plan says of the work, whoever did it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Work {
     merged: u64,
     copied: u64,
