@@ -10,6 +10,7 @@ mod scene;
 
 mod bytes;
 mod kill;
+mod manifest;
 mod reference;
 mod resume;
 
