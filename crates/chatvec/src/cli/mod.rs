@@ -33,12 +33,7 @@ pub use exit::{Exit, Failure};
 
 /// Merges large language models: out = cp + Σ λ·(chat − base).
 #[derive(Debug, clap::Parser)]
-#[command(
-    name = "chatvec",
-    version,
-    arg_required_else_help = true,
-    propagate_version = true
-)]
+#[command(name = "chatvec", version, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -54,22 +54,40 @@ pub(super) fn warnings(warnings: &[Problem]) {
     to_stderr("warning", YELLOW, warnings);
 }
 
+/// Writes warnings as part of a result.
+pub(super) fn write_warnings(warnings: &[Problem], out: &mut dyn Write) -> io::Result<()> {
+    write_problems("warning", YELLOW, warnings, Colour::Off, out)
+}
+
 /// Tells why the command failed.
 pub fn failure(failure: &Failure) {
     match failure {
         Failure::Problems { problems, .. } => to_stderr("error", RED, problems),
         Failure::Interrupted(message) => note(message),
-        // One line with every cause.
         Failure::Other(error) => {
             let colour = Colour::of_stderr();
             let line = format!(
                 "{} {}\n",
                 colour.paint(RED, "error:"),
-                printable(&format!("{error:#}"))
+                printable(&chain(error))
             );
             let _closed = io::stderr().lock().write_all(line.as_bytes());
         }
     }
+}
+
+/// The error and its causes on one line, without those that it tells itself.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn to_stderr(kind: &str, paint: &str, problems: &[Problem]) {
@@ -143,6 +161,15 @@ mod tests {
         ];
         let text = "error: cp: no such folder\n  hint: give the folder\nerror: a\\u{1b}: b\n";
         assert_eq!(written(&problems, Colour::Off), text);
+    }
+
+    #[test]
+    fn a_cause_that_the_error_tells_itself_is_told_once() {
+        let error = anyhow::anyhow!("no space").context("failed: no space");
+        assert_eq!(
+            chain(&error.context("cannot write")),
+            "cannot write: failed: no space"
+        );
     }
 
     #[test]

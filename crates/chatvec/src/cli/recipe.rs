@@ -58,11 +58,11 @@ pub(super) struct Given {
     pub(super) warnings: Vec<Problem>,
     as_written: Recipe,
     relative_to: PathBuf,
-    from: From,
+    origin: Origin,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Origin {
     File,
     Flags,
 }
@@ -95,31 +95,35 @@ impl RecipeArgs {
     }
 
     fn parse(&self, current: &Path) -> Result<Given, Vec<Problem>> {
-        let (parsed, relative_to, from) = match &self.recipe {
+        let (parsed, relative_to, origin) = match &self.recipe {
             Some(file) => {
                 let path = current.join(file);
                 let text = read_text(file, &path).map_err(|problem| vec![problem])?;
                 let folder = path.parent().unwrap_or(current).to_owned();
-                (Recipe::parse(&text), folder, From::File)
+                (Recipe::parse(&text), folder, Origin::File)
             }
             None => {
                 let value = self.flags_as_value()?;
-                (Recipe::from_value(&value), current.to_owned(), From::Flags)
+                (
+                    Recipe::from_value(&value),
+                    current.to_owned(),
+                    Origin::Flags,
+                )
             }
         };
         let Parsed {
             recipe: as_written,
             warnings,
-        } = parsed.map_err(|problems| from.name(problems))?;
+        } = parsed.map_err(|problems| origin.name(problems))?;
         let recipe = as_written
             .clone()
             .map_urls(|text| absolute(text, &relative_to));
         Ok(Given {
             recipe,
-            warnings: from.name(warnings),
+            warnings: origin.name(warnings),
             as_written,
             relative_to,
-            from,
+            origin,
         })
     }
 
@@ -243,11 +247,11 @@ impl Given {
     /// The problems with the places that the user knows: flags where the
     /// recipe was made of flags.
     pub(super) fn named(&self, problems: Vec<Problem>) -> Vec<Problem> {
-        self.from.name(problems)
+        self.origin.name(problems)
     }
 }
 
-impl From {
+impl Origin {
     fn name(self, problems: Vec<Problem>) -> Vec<Problem> {
         match self {
             Self::File => problems,

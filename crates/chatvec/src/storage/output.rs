@@ -136,7 +136,7 @@ impl OutputFolder {
         let path = self.root.join(MANIFEST_NAME);
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(LocalError::io("read", &path, error)),
         }
     }

@@ -11,7 +11,8 @@ use chatvec_core::stats::report::{FILE_NAME, Report};
 use serde::Serialize;
 
 use super::super::Failure;
-use super::super::text::{counted, duration, rate, size, write_table};
+use super::super::output::write_warnings;
+use super::super::text::{counted, duration, rate, size, write_rows, write_table};
 use crate::coordinator::planner::Draft;
 use crate::storage::OutputFolder;
 
@@ -209,7 +210,7 @@ impl Summary {
                 format!("{change:.3e} of the length of cp"),
             ]);
         }
-        super::super::text::write_rows(&facts, "  ", out)?;
+        write_rows(&facts, "  ", out)?;
         let changes = self.largest_changes.iter().map(|change| {
             let relative = change
                 .relative_change
@@ -221,11 +222,10 @@ impl Summary {
             &changes.collect::<Vec<_>>(),
             out,
         )?;
-        let warnings = self
-            .warnings
-            .iter()
-            .map(|warning| [format!("warning: {warning}")]);
-        write_table("warnings", &warnings.collect::<Vec<_>>(), out)
+        if !self.warnings.is_empty() {
+            writeln!(out)?;
+        }
+        write_warnings(&self.warnings, out)
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
                     relative_change: Some(0.5),
                 },
             ],
-            warnings: vec![Problem::new("vectors[0].lambda", "is negative")],
+            warnings: vec![Problem::new("vectors[0].lambda", "is negative").with_hint("mind it")],
         }
     }
 
@@ -292,8 +292,8 @@ largest changes, ‖output − cp‖ / ‖cp‖
   cp is zero  a
   5.000e-1    b
 
-warnings
-  warning: vectors[0].lambda: is negative
+warning: vectors[0].lambda: is negative
+  hint: mind it
 ";
         assert_eq!(String::from_utf8(out).unwrap(), wanted);
     }

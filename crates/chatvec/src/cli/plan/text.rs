@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::super::output::write_warnings;
 use super::super::text::{binary_size, counted, printable, size, write_table};
 use super::report::{Report, SideFiles};
 
@@ -58,13 +59,10 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         .map(|file| [file.name.clone(), size(file.bytes)]);
     write_table("weight files", &files.collect::<Vec<_>>(), out)?;
     write_side_files(&report.side_files, out)?;
-    for warning in &report.warnings {
-        writeln!(out, "\nwarning: {}", printable(&warning.to_string()))?;
-        if let Some(hint) = &warning.hint {
-            writeln!(out, "  hint: {}", printable(hint))?;
-        }
+    if !report.warnings.is_empty() {
+        writeln!(out)?;
     }
-    Ok(())
+    write_warnings(&report.warnings, out)
 }
 
 fn write_ignored(report: &Report, out: &mut dyn Write) -> io::Result<()> {

@@ -181,7 +181,7 @@ fn a_nan_in_an_input_is_named_with_its_file_and_place() {
     assert_eq!(
         failure.problem.to_string(),
         format!(
-            "tensor `tensor.6`: expected finite values, found NaN in `vectors[1].base`, `{}` at byte {at} (element 3 of the slice at output byte {first})",
+            "tensor.6: expected finite values, found NaN in `vectors[1].base`, `{}` at byte {at} (element 3 of the slice at output byte {first})",
             task.sources[base.source as usize].url
         )
     );
@@ -251,7 +251,7 @@ fn a_result_that_does_not_fit_the_output_type_is_named() {
     let failure = failure_of(&one_task(&layout, &target), &open_gate());
     assert_eq!(failure.kind, FailureKind::BadInput);
     let wanted =
-        format!("tensor `tensor.6`: expected a result within the range of {dtype}, found ");
+        format!("tensor.6: expected a result within the range of {dtype}, found ");
     assert!(failure.problem.to_string().starts_with(&wanted), "{}", failure.problem.to_string());
 }
 
