@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod oracles;
+mod service;
 mod tidy;
