@@ -231,7 +231,7 @@ fn an_infinity_in_cp_is_named() {
     );
     let failure = failure_of(&one_task(&layout, &target), &open_gate());
     assert!(
-        failure.problem.to_string().contains("found -inf in cp, `"),
+        failure.problem.to_string().contains("found -inf in `cp`, `"),
         "{}",
         failure.problem.to_string()
     );
