@@ -1,6 +1,7 @@
 //! Serves a coordinator: both services, health and reflection.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -12,8 +13,12 @@ use tonic_health::ServingStatus;
 use crate::channel::Incoming;
 use crate::coordinator::{Coordinator, descriptors};
 
+/// How long calls under way may take to end. A client that hangs never closes
+/// its connection, and must not keep the coordinator from stopping.
+const LAST_CALLS_WAIT: Duration = Duration::from_secs(5);
+
 /// Serves on a listener until `stop`: then health says so, waiting calls
-/// return, and calls under way end.
+/// return, and calls under way end, or are cut off after [`LAST_CALLS_WAIT`].
 ///
 /// # Errors
 /// If the listener fails.
@@ -33,8 +38,9 @@ pub async fn serve(
     let v1 = reflection_builder(&reflection).build_v1()?;
     let v1alpha = reflection_builder(&reflection).build_v1alpha()?;
     let stopping = coordinator.stopping();
+    let stopped = stop.clone();
     let until_stop = async move {
-        stop.cancelled().await;
+        stopped.cancelled().await;
         reporter
             .set_service_status("", ServingStatus::NotServing)
             .await;
@@ -45,11 +51,22 @@ pub async fn serve(
         .add_service(health)
         .add_service(v1)
         .add_service(v1alpha);
-    Server::builder()
+    let served = Server::builder()
         .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), until_stop)
-        .await
-        .context("the server failed")
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), until_stop);
+    tokio::select! {
+        served = served => served.context("the server failed"),
+        () = too_long_after(stop) => {
+            tracing::warn!("clients keep their connections open, they are closed");
+            Ok(())
+        }
+    }
+}
+
+/// Returns when calls under way had time enough to end.
+async fn too_long_after(stop: CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(LAST_CALLS_WAIT).await;
 }
 
 fn reflection_builder<'a>(descriptors: &[&'a [u8]]) -> tonic_reflection::server::Builder<'a> {

@@ -17,4 +17,5 @@ mod resume;
 mod bad_input;
 
 mod oracles;
+mod service;
 mod tidy;

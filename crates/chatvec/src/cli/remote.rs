@@ -265,7 +265,10 @@ fn failure(address: &str, status: &Status) -> Failure {
             format!("the coordinator cannot be reached: {}", reached(status)),
         )
         .with_hint("start one by `chatvec serve`, or give its address by --coordinator"),
-        (_, Some(Reason::RequestIdReused)) => Problem::new("--request-id", status.message()),
+        (_, Some(Reason::RequestIdReused)) => Problem::new("--request-id", status.message())
+            .with_hint(
+                "give another name; the same name finds the first job with its own recipe alone",
+            ),
         _ => Problem::new(address, status.message()),
     };
     Failure::Problems {

@@ -164,7 +164,6 @@ async fn run(
         watch,
     )
     .await;
-    coordinator.stopping().cancel();
     stop.cancel();
     server.await.map_err(anyhow::Error::from)??;
     if let Some(coordinator) = Arc::into_inner(coordinator) {
@@ -244,6 +243,8 @@ async fn follow(
             () = interrupt.cancelled() => break MergeEnd::Interrupted,
         }
     };
+    // Waiting calls of idle workers return at once, those of busy ones still count.
+    coordinator.stopping().cancel();
     drain.cancel();
     while let Some(ended) = workers.join_next().await {
         ended.map_err(anyhow::Error::from)??;

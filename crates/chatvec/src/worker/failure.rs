@@ -77,12 +77,7 @@ mod tests {
         let Stop::Failed(failure) = Stop::of_target(&error) else {
             panic!("an error of the system is a failure");
         };
-        assert!(
-            failure
-                .problem
-                .message
-                .starts_with("failed to write to it: ")
-        );
+        assert!(failure.problem.message.starts_with("failed to write: "));
         failure.kind
     }
 

@@ -1,5 +1,6 @@
 //! The worker's life: acquire, execute, report, drain.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use chatvec_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 
 use super::client::{WorkerClient, internal, is_passing};
 use super::execute::{FinishedPart, Slot, SlotOptions};
@@ -24,6 +26,11 @@ const ACQUIRE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How long a draining worker tries to report and to give back what it holds.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// How long a worker that stops waits for an answer that may bring tasks. Too
+/// short and tasks get lost until their leases expire; too long and an idle
+/// worker, whose call waits for new tasks, takes as long to stop.
+const LAST_ANSWER_WAIT: Duration = Duration::from_millis(500);
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -138,6 +145,7 @@ impl Worker {
         let mut pause = Duration::from_millis(50);
         loop {
             let first = tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 permit = Arc::clone(&free).acquire_owned() => permit.expect("the semaphore is never closed"),
             };
@@ -147,9 +155,8 @@ impl Worker {
             }
             let max_tasks = u32::try_from(permits.len()).expect("at most `slots` permits");
             let sent_at_ms = boottime_ms();
-            let answer = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                answer = self.client.acquire(self.describe(), max_tasks) => answer,
+            let Some(answer) = self.acquire(max_tasks, stop).await else {
+                return Ok(());
             };
             match answer {
                 Ok(response) => {
@@ -175,6 +182,21 @@ impl Worker {
                     );
                 }
             }
+        }
+    }
+
+    /// Asks for tasks; `None` when the worker stops and no answer is on its way.
+    async fn acquire(
+        &self,
+        max_tasks: u32,
+        stop: &CancellationToken,
+    ) -> Option<Result<v1::AcquireTasksResponse, Status>> {
+        let mut call = pin!(self.client.acquire(self.describe(), max_tasks));
+        tokio::select! {
+            answer = &mut call => Some(answer),
+            // Tasks may be leased to this worker already. Unheard of they
+            // would wait for the lease to expire, and that counts as a crash.
+            () = stop.cancelled() => tokio::time::timeout(LAST_ANSWER_WAIT, call).await.ok(),
         }
     }
 

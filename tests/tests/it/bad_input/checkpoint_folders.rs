@@ -13,7 +13,7 @@ const INDEX: &str = "chat/model.safetensors.index.json";
 fn refusal_of_chat(files: &[(&str, &[u8])]) -> String {
     let scene = Scene::new();
     scene.remove("chat");
-    fs::create_dir(scene.path("chat")).unwrap();
+    fs::create_dir(scene.path("chat")).expect("a folder can be made");
     for (name, bytes) in files {
         scene.write(&format!("chat/{name}"), bytes);
     }

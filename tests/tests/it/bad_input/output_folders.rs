@@ -175,10 +175,10 @@ fn an_output_that_is_an_input_by_another_name_is_refused() {
 /// superuser, whom no permission stops.
 fn merge_as_nobody(scene: &Scene) -> Outcome {
     let open = |mode| fs::Permissions::from_mode(mode);
-    fs::set_permissions(scene.path(""), open(0o755)).unwrap();
+    fs::set_permissions(scene.path(""), open(0o755)).expect("one's own folder");
     // The program may lie where nobody else can reach it.
     let program = scene.path("chatvec");
-    fs::copy(process::chatvec(), &program).unwrap();
+    fs::copy(process::chatvec(), &program).expect("the program can be copied");
     let mut command = Command::new(program);
     command.current_dir(scene.path(""));
     command.args([

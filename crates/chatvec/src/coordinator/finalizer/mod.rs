@@ -93,6 +93,7 @@ async fn finalize(store: &Store, job: &JobId) -> Result<(), FinalizeError> {
     if let Err(error) = finished.partials.remove() {
         tracing::warn!(%error, "the job is published, but its leftovers could not be removed");
     }
+    finished.output.forget_if_empty();
     Ok(())
 }
 

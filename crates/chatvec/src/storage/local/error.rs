@@ -121,7 +121,14 @@ impl LocalError {
             Self::WrongSize {
                 expected, found, ..
             } => format!("expected {expected} bytes, found {found}"),
-            Self::Io { action, source, .. } => format!("failed to {action} it: {source}"),
+            Self::Io { action, source, .. } => {
+                // The path that the preposition leads to is told apart.
+                let action = [" to", " for"]
+                    .iter()
+                    .find_map(|word| action.strip_suffix(word))
+                    .unwrap_or(action);
+                format!("failed to {action}: {source}")
+            }
         }
     }
 

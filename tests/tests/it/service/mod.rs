@@ -1,0 +1,6 @@
+//! The service as processes: a coordinator, workers and clients, over loopback.
+
+mod coordinator;
+mod faults;
+mod jobs;
+mod scene;
