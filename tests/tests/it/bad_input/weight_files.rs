@@ -139,7 +139,7 @@ fn a_header_that_is_no_json_says_where() {
         (b"[]", format!("the header must begin with `{{`{DAMAGED}")),
         (
             b"{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}",
-            "the header is not valid: tensor `a`: missing field `data_offsets` at line 1 column 33\n".to_owned(),
+            "the header is not valid: tensor `a`: missing field `data_offsets` at line 1 column 32\n".to_owned(),
         ),
         (
             b"{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}",
