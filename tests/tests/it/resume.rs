@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use chatvec_tests::family::FamilySpec;
 use chatvec_tests::process::{self, Outcome, Process, Signal};
@@ -284,5 +285,122 @@ fn an_input_that_changes_during_the_merge_fails_it_and_leaves_nothing() {
             "{what}: {outcome:#?}"
         );
         assert!(!scene.out().exists(), "{what}");
+    }
+}
+
+#[test]
+fn what_a_run_left_that_died_after_publishing_is_removed_by_the_next() {
+    let (scene, golden) = scene_and_golden(50);
+    let process = half_way(&scene, &[]);
+    process.freeze();
+    let copy = scene.path("state");
+    copy_tree(&scene.out().join(STATE), &copy);
+    process.signal(Signal::CONT);
+    process.wait().expect_code(0);
+    copy_tree(&copy, &scene.out().join(STATE));
+    let outcome = scene.run(&CUT).expect_code(0);
+    assert!(outcome.stdout.contains("already published"), "{outcome:#?}");
+    scene.take().assert_same(&golden);
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("made");
+    for entry in fs::read_dir(from).expect("listed") {
+        let from = entry.expect("listed").path();
+        let to = to.join(from.file_name().expect("a name"));
+        match from.is_dir() {
+            true => copy_tree(&from, &to),
+            false => drop(fs::copy(from, to).expect("copied")),
+        }
+    }
+}
+
+#[test]
+fn an_unfinished_merge_over_a_finished_one_leaves_it_alone_and_is_kept() {
+    let (scene, golden) = scene_and_golden(51);
+    scene.run(&CUT).expect_code(0);
+    // A checkpoint of another λ is to replace it, and stops half-way.
+    let other = [&CUT[..], &["--overwrite"]].concat();
+    let mut process = Process::start(process::command(scene.args("0.8", &other)));
+    assert!(process.runs_until("some parts", || parts_begun(&scene) >= 50));
+    process.kill();
+    let outcome = scene.run(&CUT).expect_code(0);
+    assert!(outcome.stdout.contains("already published"), "{outcome:#?}");
+    for (name, bytes) in &golden.files {
+        assert!(
+            fs::read(scene.out().join(name)).expect("read") == *bytes,
+            "{name}"
+        );
+    }
+    let outcome = process::run(scene.args("0.8", &other)).expect_code(0);
+    assert!(outcome.stdout.contains("resumed"), "{outcome:#?}");
+    scene.prove(&scene.take(), &scene.expectation(0.8));
+}
+
+/// Runs this test again where a small filesystem is mounted on a folder that
+/// only it sees. `None` in the outer run, when the inner one has passed.
+fn inside_a_small_disk(test: &str) -> Option<PathBuf> {
+    const FOLDER: &str = "CHATVEC_TEST_SMALL_DISK";
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return Some(folder.into());
+    }
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let script = "mount -t tmpfs -o size=1m none \"$1\" && exec \"$2\" --exact \"$3\"";
+    let mut command = Command::new("unshare");
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+    ]);
+    command
+        .arg(folder.path())
+        .arg(std::env::current_exe().expect("known"));
+    command
+        .arg(format!("resume::{test}"))
+        .env(FOLDER, folder.path());
+    let outcome = Process::start(command).wait().expect_code(0);
+    assert!(outcome.stdout.contains("1 passed"), "{outcome:#?}");
+    None
+}
+
+#[test]
+fn a_full_disk_keeps_what_is_done_until_there_is_room() {
+    let test = "a_full_disk_keeps_what_is_done_until_there_is_room";
+    let Some(disk) = inside_a_small_disk(test) else {
+        return;
+    };
+    let resize = |size: &str| {
+        let mut command = Command::new("mount");
+        command
+            .args(["-o", &format!("remount,size={size}"), "none"])
+            .arg(&disk);
+        Process::start(command).wait().expect_code(0);
+    };
+    let scene = Scene::with(&FamilySpec::tiny(52)).with_out(disk.join("out"));
+    resize("64m");
+    let golden = scene.merged(&CUT);
+    // The weights do not fit, or they fit and the rest does not.
+    for size in ["1m", "9m", "10m"] {
+        resize(size);
+        for _ in 0..2 {
+            let outcome = scene.run(&CUT).expect_code(75);
+            assert!(
+                outcome.stderr.contains("No space left on device"),
+                "{outcome:#?}"
+            );
+            assert!(
+                outcome
+                    .stderr
+                    .contains("the same command goes on from there"),
+                "{outcome:#?}"
+            );
+        }
+        resize("64m");
+        scene.run(&CUT).expect_code(0);
+        scene.take().assert_same(&golden);
     }
 }

@@ -38,6 +38,7 @@ pub(crate) fn small(seed: u64) -> FamilySpec {
 /// A family and a place for what is made of it.
 pub(crate) struct Scene {
     folder: TempDir,
+    out: PathBuf,
     pub(crate) family: Family,
 }
 
@@ -46,7 +47,17 @@ impl Scene {
     pub(crate) fn with(spec: &FamilySpec) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let family = spec.write(&folder.path().join("family")).expect("written");
-        Self { folder, family }
+        let out = folder.path().join("out");
+        Self {
+            folder,
+            out,
+            family,
+        }
+    }
+
+    /// The same with its output elsewhere.
+    pub(crate) fn with_out(self, out: PathBuf) -> Self {
+        Self { out, ..self }
     }
 
     /// A place in the folder.
@@ -56,7 +67,7 @@ impl Scene {
 
     /// The output folder: one for all, because the model card names it.
     pub(crate) fn out(&self) -> PathBuf {
-        self.path("out")
+        self.out.clone()
     }
 
     /// The arguments of a merge by flags.
