@@ -43,7 +43,7 @@ pub(super) fn status(error: &StoreError) -> Status {
         }
         StoreError::Database(_) => {
             tracing::error!(%error, "the job store cannot be used");
-            Reason::Unavailable.status("the job store cannot be used; try again")
+            Reason::Unavailable.status(format!("the job store cannot be used: {error}"))
         }
         _ => {
             tracing::error!(%error, "a request failed");

@@ -8,6 +8,7 @@ mod state;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
@@ -23,12 +24,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::channel;
-use crate::coordinator::store::Store;
+use crate::coordinator::store::{Store, StoreError};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Resumed};
 use crate::server;
 use crate::worker::{WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions};
 
 use state::{Opened, State};
+
+/// How long calls are repeated that fail: in one process that is the store on a
+/// full or broken disk, and the user is there to mend it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How to merge on this machine.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +113,14 @@ pub async fn merge(
     if state.is_published()? && !state.has_leftovers() {
         return Ok(MergeEnd::AlreadyPublished);
     }
-    let (mut state, store) = match state.open(options.earlier).await? {
+    let full_disk = state.full_disk();
+    let opened = match state.open(options.earlier).await {
+        Err(EmbeddedError::Other(error)) if is_full_store(&error) => {
+            return Ok(MergeEnd::Stalled(full_disk));
+        }
+        opened => opened?,
+    };
+    let (mut state, store) = match opened {
         Opened::Ready {
             state,
             store,
@@ -132,6 +144,13 @@ pub async fn merge(
         Ok(_) => state.discard()?,
     }
     end
+}
+
+fn is_full_store(error: &anyhow::Error) -> bool {
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<StoreError>());
+    causes.any(StoreError::is_full)
 }
 
 async fn run(
@@ -183,7 +202,8 @@ fn start_workers(
             slots: 1,
             exhausted: WhenExhausted::Stop,
         };
-        let worker = Worker::new(options, WorkerClient::new(channel.clone()));
+        let client = WorkerClient::new(channel.clone()).with_patience(PATIENCE);
+        let worker = Worker::new(options, client);
         workers.spawn(worker.run(drain.clone()));
     }
     workers

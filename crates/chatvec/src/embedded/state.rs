@@ -10,6 +10,7 @@ use chatvec_core::job::JobState;
 use chatvec_core::manifest::{self, Manifest, PublishState};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
+use rustix::io::Errno;
 
 use super::{EarlierRun, EmbeddedError};
 use crate::coordinator::planner::{Blueprint, SurveyedInputs};
@@ -170,6 +171,11 @@ impl State {
         usable.map_err(|problem| EmbeddedError::Rejected(vec![problem]))
     }
 
+    /// What the user is told when the job store has no room.
+    pub(super) fn full_disk(&self) -> Problem {
+        self.unwritable(&Errno::NOSPC.into())
+    }
+
     fn unwritable(&self, error: &io::Error) -> Problem {
         Problem::new(
             "output.url",
@@ -186,13 +192,7 @@ impl State {
         &mut self,
         earlier: EarlierRun,
     ) -> Result<(Store, Option<JobRow>), EmbeddedError> {
-        let path = self.output.state_dir().join(STORE_NAME);
-        let open = async || {
-            Store::open_sqlite(&path)
-                .await
-                .context("the job store cannot be opened")
-        };
-        let store = open().await?;
+        let store = self.open_store().await?;
         let filter = JobFilter {
             limit: 1,
             ..JobFilter::default()
@@ -215,10 +215,16 @@ impl State {
             Some(_) => {
                 store.close().await;
                 self.clear()?;
-                Ok((open().await?, None))
+                Ok((self.open_store().await?, None))
             }
             None => Ok((store, None)),
         }
+    }
+
+    async fn open_store(&self) -> Result<Store, EmbeddedError> {
+        let path = self.output.state_dir().join(STORE_NAME);
+        let opened = Store::open_sqlite(&path).await;
+        Ok(opened.context("the job store cannot be opened")?)
     }
 
     /// Takes up a job if it is the same as this one; else names what differs.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chatvec_core::task::{FailureKind, Lease, TaskFailure};
 use chatvec_proto::v1::worker_service_client::WorkerServiceClient;
 use chatvec_proto::{MESSAGE_BYTES_MAX, v1};
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -23,6 +24,7 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct WorkerClient {
     service: WorkerServiceClient<Channel>,
+    patience: Duration,
 }
 
 impl WorkerClient {
@@ -31,7 +33,22 @@ impl WorkerClient {
         let service = WorkerServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Self { service }
+        Self {
+            service,
+            patience: Duration::MAX,
+        }
+    }
+
+    /// The same, but for calls that are repeated no longer than this: whoever
+    /// waits for the worker is told rather than kept waiting.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// How long failing calls are repeated.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Leases up to `max_tasks` tasks; empty when none came up in time.
@@ -150,10 +167,11 @@ impl WorkerClient {
     where
         F: Future<Output = Result<T, Status>>,
     {
+        let begin = Instant::now();
         let mut pause = RETRY_PAUSE_FIRST;
         loop {
             match call(self.service.clone()).await {
-                Err(status) if is_passing(&status) => {
+                Err(status) if is_passing(&status) && begin.elapsed() < self.patience => {
                     tracing::warn!(error = %status, "coordinator cannot be reached, the call is repeated");
                     tokio::time::sleep(pause.mul_f64(identity::jitter())).await;
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);

@@ -9,6 +9,7 @@ use chatvec_core::problem::Problem;
 use chatvec_core::task::{FailureKind, Lease, TaskFailure, TaskSpec};
 use chatvec_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -143,6 +144,7 @@ impl Worker {
     ) -> anyhow::Result<()> {
         let free = Arc::new(Semaphore::new(self.options.slots as usize));
         let mut pause = Duration::from_millis(50);
+        let mut answered = Instant::now();
         loop {
             let first = tokio::select! {
                 biased;
@@ -161,6 +163,7 @@ impl Worker {
             match answer {
                 Ok(response) => {
                     pause = Duration::from_millis(50);
+                    answered = Instant::now();
                     let duration = Duration::from_millis(u64::from(response.lease_duration_ms));
                     lease_duration
                         .send_if_modified(|known| known.replace(duration) != Some(duration));
@@ -170,6 +173,9 @@ impl Worker {
                 }
                 Err(error) if is_passing(&error) => {
                     tracing::warn!(%error, "coordinator cannot be reached");
+                    if answered.elapsed() > self.client.patience() && self.gives_up_on(&error) {
+                        return Ok(());
+                    }
                     tokio::select! {
                         () = stop.cancelled() => return Ok(()),
                         () = tokio::time::sleep(pause.mul_f64(identity::jitter())) => {}
@@ -270,10 +276,29 @@ impl Worker {
                 tracing::debug!("the lease had gone or was given back");
             }
             Ok(Some(_)) => tracing::debug!("task reported"),
+            Err(error) if self.gives_up_on(&error) => stop.cancel(),
             Err(error) => {
                 tracing::error!(%error, "the coordinator refused the report, the lease will expire");
             }
         }
+    }
+
+    /// Whether a call that failed for longer than the client's patience ends
+    /// the worker; then it is noted why.
+    fn gives_up_on(&self, error: &Status) -> bool {
+        let gives_up = self.options.exhausted == WhenExhausted::Stop && is_passing(error);
+        if gives_up {
+            self.note_exhausted(Problem::new("coordinator", error.message()));
+        }
+        gives_up
+    }
+
+    fn note_exhausted(&self, problem: Problem) {
+        let mut exhausted = self
+            .exhausted
+            .lock()
+            .expect("nothing panics while it holds this");
+        exhausted.get_or_insert(problem);
     }
 
     /// Runs the task on a thread of its own: reads, arithmetic and writes block.
@@ -311,11 +336,7 @@ impl Worker {
         let stops = failure.kind == FailureKind::ResourceExhausted
             && self.options.exhausted == WhenExhausted::Stop;
         if stops {
-            let mut exhausted = self
-                .exhausted
-                .lock()
-                .expect("nothing panics while it holds this");
-            exhausted.get_or_insert_with(|| failure.problem.clone());
+            self.note_exhausted(failure.problem.clone());
         }
         stops
     }

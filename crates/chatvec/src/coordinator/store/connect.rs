@@ -65,6 +65,16 @@ impl Store {
                     connection.ping().await
                 })
             })
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    // Behind a rollback that is under way.
+                    connection.ping().await?;
+                    // Where a full disk made SQLite roll back by itself, the
+                    // driver still counts a transaction as open: what is
+                    // committed inside of it would never reach the disk.
+                    Ok(!connection.is_in_transaction())
+                })
+            })
             .connect(&url)
             .await?;
         MIGRATIONS.run(&pool).await?;

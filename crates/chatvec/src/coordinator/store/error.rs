@@ -114,7 +114,24 @@ pub enum StoreError {
     NotOne(u64),
 }
 
+/// What SQLite calls a full disk.
+const SQLITE_FULL: &str = "13";
+
 impl StoreError {
+    /// Whether the database has no room left on its disk.
+    pub fn is_full(&self) -> bool {
+        use sqlx::migrate::MigrateError;
+        let cause = match self {
+            Self::Database(error)
+            | Self::Migrate(
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
+            ) => error,
+            _ => return false,
+        };
+        let code = cause.as_database_error().and_then(|error| error.code());
+        code.as_deref() == Some(SQLITE_FULL)
+    }
+
     /// Whether the store was closed under the call: only a coordinator that
     /// stops does so.
     pub fn is_closed(&self) -> bool {
