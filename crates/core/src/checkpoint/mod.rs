@@ -1,8 +1,8 @@
 //! A checkpoint as stored: which files of a folder hold its weights, and where
 //! each tensor is.
 //!
-//! [`select`] decides from the folder's listing and its index which files to
-//! read; [`assemble`] puts their headers together. Between the two the caller
+//! [`select()`] decides from the folder's listing and its index which files to
+//! read; [`assemble()`] puts their headers together. Between the two the caller
 //! reads the headers.
 
 mod assemble;
