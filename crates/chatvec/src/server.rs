@@ -18,7 +18,7 @@ use crate::coordinator::{Coordinator, descriptors};
 const LAST_CALLS_WAIT: Duration = Duration::from_secs(5);
 
 /// Serves on a listener until `stop`: then health says so, waiting calls
-/// return, and calls under way end, or are cut off after [`LAST_CALLS_WAIT`].
+/// return, and calls under way end, or are cut off after five seconds.
 ///
 /// # Errors
 /// If the listener fails.
