@@ -32,7 +32,7 @@ test-ecosystem: ## Load a merged model with transformers (downloads torch: 2 GB)
 bench: .venv/requirements.installed ## Measure chatvec next to a copy and a numpy loop (10 GB of disk)
 	cargo build --release -p chatvec -p chatvec-tests
 	target/release/chatvec-lab bench $(BENCH_ARGS)
-	cargo bench -p chatvec-core
+	cargo bench -p chatvec-core --bench kernel
 
 .PHONY: lint
 lint: tools ## Run every check that is no test
