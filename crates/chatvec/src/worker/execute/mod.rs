@@ -53,7 +53,7 @@ impl Default for SlotOptions {
         Self {
             vectors: 2,
             chunk_bytes: 2 << 20,
-            piece_bytes: 128 << 10,
+            piece_bytes: 256 << 10,
             direct: Direct::WhereAccepted,
         }
     }
