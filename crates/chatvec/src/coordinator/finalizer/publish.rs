@@ -3,6 +3,7 @@
 //! The manifest comes first as a claim, so that no other job can publish into
 //! the same folder, and last as the proof that the checkpoint is complete.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -56,7 +57,14 @@ pub(super) fn publish(
     if finished.overwrite {
         remove_leftovers(finished)?;
     }
-    sync_dir(root)?;
+    // The folders that something was moved into, the output folder among them.
+    let moved = sides(finished).map(|side| root.join(&side.path));
+    let folders: BTreeSet<_> = moved
+        .filter_map(|path| path.parent().map(Path::to_owned))
+        .collect();
+    for folder in &folders {
+        sync_dir(folder)?;
+    }
     if let Some(index) = &finished.blueprint.index {
         move_into_place(finished, &index.path)?;
     }
