@@ -77,7 +77,7 @@ impl Walk {
         self.require(
             &seen,
             "cp",
-            "the checkpoint that is added to, as in `cp: s3://models/cp`",
+            "the checkpoint that is added to, as in `cp: /models/cp`",
         );
         self.require(
             &seen,
@@ -87,7 +87,7 @@ impl Walk {
         self.require(
             &seen,
             "output",
-            "where to write, as in `output: { url: s3://models/out }`",
+            "where to write, as in `output: { url: /models/out }`",
         );
         Some(Recipe {
             cp: cp?,
@@ -260,7 +260,7 @@ impl Walk {
                 _ => self.stranger(at, name, &mut seen),
             }
         }
-        self.require(&seen, "url", "where to write, as in `url: s3://models/out`");
+        self.require(&seen, "url", "where to write, as in `url: /models/out`");
         Some(Output {
             url: url?,
             dtype: dtype?,

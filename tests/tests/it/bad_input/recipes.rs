@@ -39,7 +39,7 @@ fn several_problems_are_told_at_once_each_with_its_place() {
                     hint: did you mean `missing`?\n\
                     error: output.dtype: expected `same`, `bf16`, `f16` or `f32`, found the text `fp4`\n\
                     error: output.url: this field is missing\n  \
-                    hint: where to write, as in `url: s3://models/out`\n";
+                    hint: where to write, as in `url: /models/out`\n";
     let said = refusal_of(recipe);
     let sorted = |text: &str| {
         let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();

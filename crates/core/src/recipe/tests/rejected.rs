@@ -140,7 +140,7 @@ fn a_missing_field_says_what_belongs_there() {
         "cp: s3://m/cp\n",
         "",
         "cp: this field is missing \
-         (hint: the checkpoint that is added to, as in `cp: s3://models/cp`)",
+         (hint: the checkpoint that is added to, as in `cp: /models/cp`)",
     );
     one(
         "chat: s3://m/chat, ",
@@ -156,12 +156,12 @@ fn a_missing_field_says_what_belongs_there() {
         "output: { url: s3://m/out }",
         "",
         "output: this field is missing \
-         (hint: where to write, as in `output: { url: s3://models/out }`)",
+         (hint: where to write, as in `output: { url: /models/out }`)",
     );
     one(
         "url: s3://m/out",
         "",
-        "output.url: this field is missing (hint: where to write, as in `url: s3://models/out`)",
+        "output.url: this field is missing (hint: where to write, as in `url: /models/out`)",
     );
 }
 
@@ -548,7 +548,7 @@ rules:
             "rules[1].lambda_scale: expected a finite number, found `NaN`",
             "rules[1]: expected `match` or `kind`, found neither",
             "cp: this field is missing \
-             (hint: the checkpoint that is added to, as in `cp: s3://models/cp`)",
+             (hint: the checkpoint that is added to, as in `cp: /models/cp`)",
         ]
     );
 }
