@@ -17,15 +17,15 @@ fn args(text: &[&str]) -> Result<RecipeArgs, clap::Error> {
 }
 
 fn parse(text: &[&str]) -> Result<Given, Vec<Problem>> {
-    args(text).unwrap().parse(Path::new("/work"))
+    args(text).unwrap().parse(Path::new("/here"))
 }
 
 #[test]
 fn flags_make_the_recipe_that_a_file_would() {
     let more = ["--dtype", "bf16", "--shard-size", "4.5GB", "--overwrite"];
     let given = parse(&[&FLAGS[..], &more].concat()).unwrap();
-    let file = "{cp: /work/cp, vectors: [{chat: /m/chat, base: /work/../base, lambda: -0.5}], \
-                output: {url: /work/out, dtype: bf16, shard_size: 4.5GB, overwrite: true}}";
+    let file = "{cp: /here/cp, vectors: [{chat: /m/chat, base: /here/../base, lambda: -0.5}], \
+                output: {url: /here/out, dtype: bf16, shard_size: 4.5GB, overwrite: true}}";
     assert_eq!(given.recipe, Recipe::parse(file).unwrap().recipe);
     assert_eq!(given.warnings.len(), 1);
     assert_eq!(given.warnings[0].subject, "--lambda");
