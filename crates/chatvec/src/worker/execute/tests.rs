@@ -166,7 +166,7 @@ fn a_slot_takes_the_memory_that_it_says() {
     );
     assert_eq!(
         options.memory_bytes(),
-        (2 << 20) + (16 << 10) + 5 * (128 << 10)
+        (2 << 20) + (16 << 10) + 5 * (256 << 10)
     );
 }
 
