@@ -4,6 +4,7 @@ use std::slice;
 
 use chatvec_core::ids::{Digest, JobId};
 use chatvec_core::job::JobState;
+use chatvec_core::problem::Problem;
 use chatvec_core::task::TaskState;
 
 use super::fixture::*;
@@ -173,6 +174,20 @@ async fn a_failed_job_cancels_its_tasks_and_its_leases(store: &Store) {
     assert!(matches!(cancelled, Err(StoreError::WrongState { .. })));
 }
 
+async fn every_problem_of_a_failed_job_reads_back_in_order(store: &Store) {
+    let job = submitted(store, "a").await;
+    // More than one batch of rows, with and without a hint.
+    let more: Vec<Problem> = (0..300)
+        .map(|i| match i % 2 {
+            0 => Problem::new(format!("tensor {i}"), "is missing"),
+            _ => Problem::new(format!("tensor {i}"), "is missing").with_hint("mend it"),
+        })
+        .collect();
+    store.fail_job(&job, &job_error(), &more).await.unwrap();
+    assert_eq!(job_of(store, &job).await.error, Some(job_error()));
+    assert_eq!(store.more_problems(&job).await.unwrap(), more);
+}
+
 async fn every_change_of_state_raises_the_revision(store: &Store) {
     let job = submitted(store, "a").await;
     let mut changes = store.jobs_changed();
@@ -233,6 +248,7 @@ super::conformance! {
     a_plan_that_cannot_be_stored_leaves_nothing,
     a_job_cancelled_in_planning_takes_no_plan,
     a_failed_job_cancels_its_tasks_and_its_leases,
+    every_problem_of_a_failed_job_reads_back_in_order,
     every_change_of_state_raises_the_revision,
     only_failed_and_cancelled_jobs_are_cleaned,
     a_job_that_does_not_exist_is_named,
