@@ -52,7 +52,5 @@ impl FloatFormat {
 /// Whether the type is a low-precision code that means nothing without its
 /// scale: adding such codes is silent garbage.
 pub fn is_quantised(dtype: Dtype) -> bool {
-    dtype.bitsize() < 8
-        || matches!(dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2 | Dtype::F8_E8M0)
-        || dtype.to_string().starts_with("F8")
+    dtype.bitsize() < 8 || dtype.to_string().starts_with("F8")
 }

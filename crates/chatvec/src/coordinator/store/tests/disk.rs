@@ -45,6 +45,40 @@ async fn a_store_reads_back_what_the_process_before_it_wrote() {
 }
 
 #[tokio::test]
+async fn what_is_committed_after_a_full_disk_survives_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let store = Store::open_sqlite(&path).await.unwrap();
+    let job = submitted(&store, "a").await;
+    // The database may not grow any more, as on a full disk.
+    let limit = |pages| sqlx::query(pages).fetch_one(&store.pool);
+    limit("PRAGMA max_page_count = 1").await.unwrap();
+    let epoch = store.start_planning(&job).await.unwrap();
+    let plan = vec![7; 1 << 20];
+    let full = store
+        .finish_planning(&job, epoch, &input_key(), plan.clone(), &[new_task(0)])
+        .await
+        .unwrap_err();
+    assert!(full.is_full(), "{full}");
+    // There is room again, and the same call goes through.
+    limit("PRAGMA max_page_count = 1000000").await.unwrap();
+    store
+        .finish_planning(&job, epoch, &input_key(), plan, &[new_task(0)])
+        .await
+        .unwrap();
+    // What a crash right now would leave: the files as they are.
+    let after = folder.path().join("after");
+    std::fs::create_dir(&after).unwrap();
+    for name in ["jobs.db", "jobs.db-wal"] {
+        std::fs::copy(folder.path().join(name), after.join(name)).unwrap();
+    }
+    let reopened = Store::open_sqlite(&after.join("jobs.db")).await.unwrap();
+    assert_eq!(state_of(&reopened, &job).await, JobState::Queued);
+    reopened.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
 async fn the_settings_that_speed_and_safety_rest_on_are_in_force() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open_sqlite(&folder.path().join("jobs.db"))
