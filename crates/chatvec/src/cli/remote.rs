@@ -99,6 +99,7 @@ impl Remote {
         let message = v1::CreateJobRequest {
             request_id: request_id.0.clone(),
             recipe: Some(recipe_to_wire(recipe)),
+            ..v1::CreateJobRequest::default()
         };
         let call = |mut service: MergeServiceClient<_>, request| async move {
             service.create_job(request).await
@@ -148,6 +149,7 @@ impl Remote {
                 states,
                 page_size,
                 page_token,
+                ..v1::ListJobsRequest::default()
             };
             let call = |mut service: MergeServiceClient<_>, request| async move {
                 service.list_jobs(request).await

@@ -149,6 +149,34 @@ impl MergeService for MergeApi {
         }))
     }
 
+    async fn delete_job(
+        &self,
+        _request: Request<v1::DeleteJobRequest>,
+    ) -> Result<Response<v1::DeleteJobResponse>, Status> {
+        Err(Status::unimplemented("under construction"))
+    }
+
+    async fn plan_job(
+        &self,
+        _request: Request<v1::PlanJobRequest>,
+    ) -> Result<Response<v1::PlanJobResponse>, Status> {
+        Err(Status::unimplemented("under construction"))
+    }
+
+    async fn list_tasks(
+        &self,
+        _request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        Err(Status::unimplemented("under construction"))
+    }
+
+    async fn list_workers(
+        &self,
+        _request: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        Err(Status::unimplemented("under construction"))
+    }
+
     type WatchJobStream = Pin<Box<dyn Stream<Item = Result<v1::WatchJobResponse, Status>> + Send>>;
 
     async fn watch_job(

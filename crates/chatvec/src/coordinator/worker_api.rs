@@ -151,6 +151,7 @@ impl WorkerApi {
                 lease: Some(task.lease.into()),
                 spec: Some(spec),
                 traceparent,
+                upload_id: String::new(),
             })
         };
         acquired.into_iter().map(leased).collect()

@@ -224,6 +224,7 @@ async fn follow(
     let request = v1::CreateJobRequest {
         request_id: state.request_id().0,
         recipe: Some(recipe_to_wire(state.recipe())),
+        ..v1::CreateJobRequest::default()
     };
     let created = client
         .create_job(request)

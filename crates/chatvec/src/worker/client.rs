@@ -83,6 +83,7 @@ impl WorkerClient {
         let mut request = Request::new(v1::HeartbeatRequest {
             worker: Some(worker),
             beats,
+            draining: false,
         });
         request.set_timeout(deadline);
         Ok(self.service.clone().heartbeat(request).await?.into_inner())

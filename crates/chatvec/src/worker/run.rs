@@ -133,6 +133,8 @@ impl Worker {
             hostname: identity::hostname(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             slots: self.options.slots,
+            memory_bytes: 0,
+            protocol_version: 2,
         }
     }
 

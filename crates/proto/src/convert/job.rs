@@ -101,6 +101,7 @@ impl From<JobView> for v1::Job {
             revision: view.revision,
             create_time: Some(timestamp(view.created)),
             end_time: view.ended.map(timestamp),
+            ..Self::default()
         }
     }
 }
@@ -140,6 +141,7 @@ impl From<ProgressView> for v1::Progress {
             tasks_done: view.tasks_done,
             tasks_leased: view.tasks_leased,
             retries: view.retries,
+            ..Self::default()
         }
     }
 }
