@@ -4,6 +4,7 @@ pub mod file;
 pub mod local;
 mod location;
 pub(crate) mod lock;
+pub mod object;
 mod output;
 pub mod pin;
 mod survey;
