@@ -21,6 +21,11 @@ pub fn worker_id() -> WorkerId {
     WorkerId(fresh().to_string())
 }
 
+/// An id for this process in its traces.
+pub fn instance_id() -> String {
+    fresh().to_string()
+}
+
 /// A name for one `CreateJob` call.
 pub fn request_id() -> RequestId {
     RequestId(fresh().to_string())

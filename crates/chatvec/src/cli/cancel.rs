@@ -5,7 +5,7 @@ use chatvec_core::ids::JobId;
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
 use super::{Exit, Failure, OutputFormat, watch};
-use crate::telemetry::{self, DefaultLevel, LogFormat};
+use crate::telemetry::{self, LogFormat, Role};
 
 /// Stop a job; one that is publishing already goes on to its end.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,7 +20,7 @@ pub struct CancelArgs {
 }
 
 pub(super) fn run(args: &CancelArgs) -> Result<Exit, Failure> {
-    telemetry::init(DefaultLevel::Warn, LogFormat::Text);
+    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
     let job = block_on(async {
         Remote::new(&args.address)?
             .cancel(&JobId(args.job.clone()))

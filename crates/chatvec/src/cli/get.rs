@@ -5,7 +5,7 @@ use chatvec_core::ids::JobId;
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
 use super::{Exit, Failure, OutputFormat, watch};
-use crate::telemetry::{self, DefaultLevel, LogFormat};
+use crate::telemetry::{self, LogFormat, Role};
 
 /// Show a job as it stands.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,7 +20,7 @@ pub struct GetArgs {
 }
 
 pub(super) fn run(args: &GetArgs) -> Result<Exit, Failure> {
-    telemetry::init(DefaultLevel::Warn, LogFormat::Text);
+    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
     let job = block_on(async {
         Remote::new(&args.address)?
             .get(&JobId(args.job.clone()))

@@ -8,7 +8,7 @@ use super::remote::{Address, Remote};
 use super::runtime::block_on;
 use super::text::write_rows;
 use super::{Exit, Failure, OutputFormat, output};
-use crate::telemetry::{self, DefaultLevel, LogFormat};
+use crate::telemetry::{self, LogFormat, Role};
 
 /// List jobs, the newest first.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,7 +32,7 @@ struct ListJson {
 }
 
 pub(super) fn run(args: &ListArgs) -> Result<Exit, Failure> {
-    telemetry::init(DefaultLevel::Warn, LogFormat::Text);
+    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
     let jobs = block_on(async {
         Remote::new(&args.address)?
             .list(&args.state, args.limit as usize)

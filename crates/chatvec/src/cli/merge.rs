@@ -15,7 +15,7 @@ use super::runtime::block_on;
 use super::{Exit, Failure, OutputFormat, output, signals, size, text};
 use crate::coordinator::planner;
 use crate::embedded::{self, EarlierRun, EmbeddedError, EmbeddedOptions, Event, MergeEnd};
-use crate::telemetry::{self, DefaultLevel, LogFormat};
+use crate::telemetry::{self, LogFormat, Role};
 
 /// Merge on this machine.
 ///
@@ -40,7 +40,7 @@ pub struct MergeArgs {
 }
 
 pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
-    telemetry::init(DefaultLevel::Warn, LogFormat::Text);
+    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
     let began = Instant::now();
     let given = args.recipe.read()?;
     given.check_inputs_exist()?;
@@ -86,6 +86,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
 }
 
 /// How the merge ended, and the bytes of output that an earlier run had done.
+#[tracing::instrument(name = "merge checkpoint", skip_all)]
 async fn merge(
     args: &MergeArgs,
     given: &Given,

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Exit, Failure};
-use crate::{channel, identity};
+use crate::{channel, identity, telemetry};
 
 /// Deadline of a call. Too short and a busy coordinator looks dead.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -231,6 +231,7 @@ impl Remote {
         loop {
             let mut request = Request::new(message.clone());
             request.set_timeout(DEADLINE);
+            telemetry::inject(request.metadata_mut());
             match call(self.service.clone(), request).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) if is_passing(&status) && tries < TRIES_MAX => {

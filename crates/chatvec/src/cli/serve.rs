@@ -15,7 +15,7 @@ use crate::coordinator::store::Store;
 use crate::coordinator::{Coordinator, CoordinatorOptions, verify_after_reboot};
 use crate::server;
 use crate::storage::lock;
-use crate::telemetry::{self, DefaultLevel, LogFormat};
+use crate::telemetry::{self, LogFormat, Role};
 
 /// The job store's file in the state folder.
 const STORE_NAME: &str = "jobs.db";
@@ -47,7 +47,7 @@ pub struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
-    telemetry::init(DefaultLevel::Info, args.log_format);
+    let _telemetry = telemetry::init(Role::Coordinator, args.log_format);
     let state = match &args.state {
         Some(state) => state.clone(),
         None => default_state(|name| std::env::var_os(name).map(PathBuf::from))?,

@@ -1,13 +1,15 @@
 //! `chatvec submit`: gives a job to a coordinator.
 
 use chatvec_core::ids::RequestId;
+use chatvec_core::recipe::Recipe;
+use chatvec_proto::convert::JobView;
 
 use super::recipe::RecipeArgs;
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
 use super::{Exit, Failure, OutputFormat, output, watch};
 use crate::identity;
-use crate::telemetry::{self, DefaultLevel, LogFormat};
+use crate::telemetry::{self, LogFormat, Role};
 
 /// Give a merge to a coordinator.
 ///
@@ -30,7 +32,7 @@ pub struct SubmitArgs {
 }
 
 pub(super) fn run(args: &SubmitArgs) -> Result<Exit, Failure> {
-    telemetry::init(DefaultLevel::Warn, LogFormat::Text);
+    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
     let given = args.recipe.read()?;
     block_on(async {
         let remote = Remote::new(&args.address)?;
@@ -39,17 +41,15 @@ pub(super) fn run(args: &SubmitArgs) -> Result<Exit, Failure> {
             .request_id
             .clone()
             .map_or_else(identity::request_id, RequestId);
-        let created =
-            remote
-                .create(&request, &given.recipe)
-                .await
-                .map_err(|failure| match failure {
-                    Failure::Problems { exit, problems } => Failure::Problems {
-                        exit,
-                        problems: given.named(problems),
-                    },
-                    other => other,
-                })?;
+        let created = submit(&remote, &request, &given.recipe)
+            .await
+            .map_err(|failure| match failure {
+                Failure::Problems { exit, problems } => Failure::Problems {
+                    exit,
+                    problems: given.named(problems),
+                },
+                other => other,
+            })?;
         if args.wait {
             output::note(&format!("submitted as {}", created.job));
             return watch::to_the_end(&remote, &created.job, args.output, watch::Show::End).await;
@@ -57,4 +57,12 @@ pub(super) fn run(args: &SubmitArgs) -> Result<Exit, Failure> {
         watch::show(&created, args.output)?;
         Ok(Exit::Success)
     })
+}
+
+/// The root of the job's trace, unless the process was started in one.
+#[tracing::instrument(name = "submit job", skip_all, fields(job.id = tracing::field::Empty))]
+async fn submit(remote: &Remote, request: &RequestId, recipe: &Recipe) -> Result<JobView, Failure> {
+    let created = remote.create(request, recipe).await?;
+    tracing::Span::current().record("job.id", created.job.as_str());
+    Ok(created)
 }

@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
 use super::{Exit, Failure, OutputFormat, output, signals};
-use crate::telemetry::{self, DefaultLevel, LogFormat};
+use crate::telemetry::{self, LogFormat, Role};
 
 /// Follow a job to its end, and fail if it fails.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,7 +24,7 @@ pub struct WatchArgs {
 }
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    telemetry::init(DefaultLevel::Warn, LogFormat::Text);
+    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
     block_on(async {
         let remote = Remote::new(&args.address)?;
         to_the_end(

@@ -7,7 +7,7 @@ use chatvec_core::problem::Problem;
 use super::remote::Address;
 use super::runtime::block_on;
 use super::{Exit, Failure, signals, size, text};
-use crate::telemetry::{self, DefaultLevel, LogFormat};
+use crate::telemetry::{self, LogFormat, Role};
 use crate::worker::execute::SlotOptions;
 use crate::worker::{WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions};
 
@@ -30,7 +30,7 @@ pub struct WorkerArgs {
 }
 
 pub(super) fn run(args: &WorkerArgs) -> Result<Exit, Failure> {
-    telemetry::init(DefaultLevel::Info, args.log_format);
+    let _telemetry = telemetry::init(Role::Worker, args.log_format);
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let slot_bytes = SlotOptions::default().memory_bytes() as u64;
     let slots = slots(args.slots, args.memory, slot_bytes, cores)

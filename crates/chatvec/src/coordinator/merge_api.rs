@@ -15,12 +15,15 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::detached::{detached, status};
 use super::store::{Created, JobFilter, JobPage, NewJob, Store};
 use super::view::{job_view, view_of};
 use crate::identity;
 use crate::storage::Location;
+use crate::telemetry;
 
 /// A watcher is told of progress at most this often; changes of state at once.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
@@ -45,42 +48,11 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::CreateJobRequest>,
     ) -> Result<Response<v1::CreateJobResponse>, Status> {
-        let request = request.into_inner();
-        let wire = request
-            .recipe
-            .ok_or_else(|| Reason::BadRequest.status("field `recipe` is missing"))?;
-        let recipe = recipe_from_wire(&wire)
-            .map_err(|problems| bad_recipe(&problems))?
-            .recipe;
-        let relative = relative_urls(&recipe);
-        if !relative.is_empty() {
-            return Err(bad_recipe(&relative));
-        }
-        let request_id = match request.request_id {
-            empty if empty.is_empty() => identity::request_id(),
-            named => RequestId(named),
-        };
-        let new = NewJob {
-            job_id: identity::job_id(),
-            request_id,
-            recipe_json: recipe.to_value().to_string(),
-            recipe_digest: recipe.digest(),
-            output_url: recipe.output.url.clone(),
-            traceparent: None,
-        };
-        let store = self.store.clone();
-        let view = detached(async move {
-            // A repeat of a request finds its job whatever has become of the output since.
-            let (row, created) = store.create_job(&new).await?;
-            if created == Created::Created {
-                tracing::info!(job.id = %row.job_id, job.output = %row.output_url, "job created");
-            }
-            view_of(&store, row).await
-        })
-        .await?;
-        Ok(Response::new(v1::CreateJobResponse {
-            job: Some(view.into()),
-        }))
+        let client = telemetry::traceparent_of(request.metadata());
+        let span = tracing::info_span!("create job", job.id = Empty);
+        let span = telemetry::continued(span, client.as_deref());
+        let created = self.create(request.into_inner(), client);
+        Ok(Response::new(created.instrument(span).await?))
     }
 
     async fn get_job(
@@ -194,6 +166,50 @@ impl MergeService for MergeApi {
 }
 
 impl MergeApi {
+    /// `traceparent` is the client's; without one the job's trace begins here.
+    async fn create(
+        &self,
+        request: v1::CreateJobRequest,
+        traceparent: Option<String>,
+    ) -> Result<v1::CreateJobResponse, Status> {
+        let wire = request
+            .recipe
+            .ok_or_else(|| Reason::BadRequest.status("field `recipe` is missing"))?;
+        let recipe = recipe_from_wire(&wire)
+            .map_err(|problems| bad_recipe(&problems))?
+            .recipe;
+        let relative = relative_urls(&recipe);
+        if !relative.is_empty() {
+            return Err(bad_recipe(&relative));
+        }
+        let request_id = match request.request_id {
+            empty if empty.is_empty() => identity::request_id(),
+            named => RequestId(named),
+        };
+        let new = NewJob {
+            job_id: identity::job_id(),
+            request_id,
+            recipe_json: recipe.to_value().to_string(),
+            recipe_digest: recipe.digest(),
+            output_url: recipe.output.url.clone(),
+            traceparent: traceparent.or_else(telemetry::traceparent),
+        };
+        let store = self.store.clone();
+        let view = detached(async move {
+            // A repeat of a request finds its job whatever has become of the output since.
+            let (row, created) = store.create_job(&new).await?;
+            if created == Created::Created {
+                tracing::info!(job.id = %row.job_id, job.output = %row.output_url, "job created");
+            }
+            view_of(&store, row).await
+        })
+        .await?;
+        tracing::Span::current().record("job.id", view.job.as_str());
+        Ok(v1::CreateJobResponse {
+            job: Some(view.into()),
+        })
+    }
+
     async fn view(&self, job: JobId) -> Result<JobView, Status> {
         let store = self.store.clone();
         detached(async move { job_view(&store, &job).await }).await

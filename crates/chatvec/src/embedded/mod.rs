@@ -21,12 +21,14 @@ use chatvec_proto::v1;
 use chatvec_proto::v1::merge_service_client::MergeServiceClient;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::channel;
 use crate::coordinator::store::{Store, StoreError};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Resumed};
 use crate::server;
+use crate::telemetry;
 use crate::worker::{WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions};
 
 use state::{Opened, State};
@@ -221,11 +223,12 @@ async fn follow(
 ) -> Result<MergeEnd, EmbeddedError> {
     let mut trouble = coordinator.trouble();
     let mut client = MergeServiceClient::new(channel);
-    let request = v1::CreateJobRequest {
+    let mut request = Request::new(v1::CreateJobRequest {
         request_id: state.request_id().0,
         recipe: Some(recipe_to_wire(state.recipe())),
         ..v1::CreateJobRequest::default()
-    };
+    });
+    telemetry::inject(request.metadata_mut());
     let created = client
         .create_job(request)
         .await

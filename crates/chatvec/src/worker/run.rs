@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use super::client::{WorkerClient, internal, is_passing};
 use super::execute::{FinishedPart, Slot, SlotOptions};
@@ -20,7 +21,7 @@ use super::failure::Stop;
 use super::gate::{LeaseGate, boottime_ms};
 use super::heartbeat::beat_until;
 use super::held::{Held, Running};
-use crate::identity;
+use crate::{identity, telemetry};
 
 /// Longest pause before asking an unreachable coordinator again.
 const ACQUIRE_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -224,17 +225,23 @@ impl Worker {
         let running = self
             .held
             .begin(lease, LeaseGate::new(sent_at_ms, lease_duration));
+        let span = tracing::info_span!(
+            "run task",
+            job.id = %running.lease.job,
+            task.id = %running.lease.task,
+            task.attempt = %running.lease.attempt,
+        );
+        let span = telemetry::continued(span, Some(&task.traceparent));
         let worker = Arc::clone(self);
         let stop = stop.clone();
-        tasks.spawn(async move {
+        let run = async move {
             worker.run_task(&running, task.spec, &stop).await;
             worker.held.end(&running.lease);
             drop(permit);
-        });
+        };
+        tasks.spawn(run.instrument(span));
     }
 
-    #[tracing::instrument(name = "run task", skip_all, fields(
-        job.id = %running.lease.job, task.id = %running.lease.task, task.attempt = %running.lease.attempt))]
     async fn run_task(
         &self,
         running: &Arc<Running>,

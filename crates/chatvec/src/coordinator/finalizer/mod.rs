@@ -18,12 +18,14 @@ use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
 use chatvec_core::task::FailureKind;
+use tracing::Instrument as _;
 
 use super::planner::Blueprint;
 use super::store::{Commit, JobError, JobRow, PartRow, Store, StoreError};
 use super::view::stored_recipe;
 use crate::storage::local::LocalError;
 use crate::storage::{OutputFolder, Partials};
+use crate::telemetry;
 
 /// Why a job could not be published just now. The job keeps its state, and the
 /// next round tries again.
@@ -72,9 +74,15 @@ struct Finished {
     overwrite: bool,
 }
 
-#[tracing::instrument(name = "publish job", skip_all, fields(job.id = %job))]
 async fn finalize(store: &Store, job: &JobId) -> Result<(), FinalizeError> {
     let finished = load(store, job).await?;
+    let span = tracing::info_span!("publish job", job.id = %job);
+    let span = telemetry::continued(span, finished.row.traceparent.as_deref());
+    publish_job(store, &finished).instrument(span).await
+}
+
+async fn publish_job(store: &Store, finished: &Finished) -> Result<(), FinalizeError> {
+    let job = &finished.row.job_id;
     if finished.row.state != JobState::Committing {
         let work = finished.clone();
         if let Err(failure) = blocking(move || stage::stage(&work)).await? {

@@ -15,10 +15,12 @@ use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 use chatvec_core::task::FailureKind;
 use chatvec_proto::convert::encode_spec;
+use tracing::Instrument as _;
 
-use super::store::{Epoch, JobError, NewTask, Store, StoreError};
+use super::store::{Epoch, JobError, JobRow, NewTask, Store, StoreError};
 use super::view::stored_recipe;
 use crate::storage::OutputFolder;
+use crate::telemetry;
 
 /// Plans every job that waits for it.
 pub(super) async fn plan_waiting_jobs(
@@ -31,7 +33,6 @@ pub(super) async fn plan_waiting_jobs(
     Ok(())
 }
 
-#[tracing::instrument(name = "plan job", skip_all, fields(job.id = %job))]
 async fn plan_job(store: &Store, job: &JobId, part_size: PartSize) -> Result<(), StoreError> {
     let epoch = match store.start_planning(job).await {
         Ok(epoch) => epoch,
@@ -43,7 +44,19 @@ async fn plan_job(store: &Store, job: &JobId, part_size: PartSize) -> Result<(),
         .job(job)
         .await?
         .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
-    let recipe = stored_recipe(&row)?;
+    let span = tracing::info_span!("plan job", job.id = %job);
+    let span = telemetry::continued(span, row.traceparent.as_deref());
+    plan(store, &row, epoch, part_size).instrument(span).await
+}
+
+async fn plan(
+    store: &Store,
+    row: &JobRow,
+    epoch: Epoch,
+    part_size: PartSize,
+) -> Result<(), StoreError> {
+    let job = &row.job_id;
+    let recipe = stored_recipe(row)?;
     let work = {
         let job = job.clone();
         move || prepare(&recipe, &job, part_size)
