@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod merge;
 pub mod plan;
 
+pub mod migrate;
 pub mod serve;
 pub mod worker;
 
@@ -44,6 +45,7 @@ enum Command {
     Merge(merge::MergeArgs),
     Plan(plan::PlanArgs),
     Inspect(inspect::InspectArgs),
+    Migrate(migrate::MigrateArgs),
     Serve(serve::ServeArgs),
     Worker(worker::WorkerArgs),
     Submit(submit::SubmitArgs),
@@ -63,6 +65,7 @@ impl Cli {
             Command::Merge(args) => merge::run(&args),
             Command::Plan(args) => plan::run(&args),
             Command::Inspect(args) => inspect::command(&args),
+            Command::Migrate(args) => migrate::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Worker(args) => worker::run(&args),
             Command::Submit(args) => submit::run(&args),

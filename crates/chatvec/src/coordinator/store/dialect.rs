@@ -18,6 +18,12 @@ pub(super) const SQLITE: Dialect = Dialect {
     skip_locked: "",
 };
 
+/// Claims of several coordinators pass over each other's rows.
+pub(super) const POSTGRES: Dialect = Dialect {
+    now_ms: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
+    skip_locked: " FOR UPDATE SKIP LOCKED",
+};
+
 impl Dialect {
     /// The statement with its snippets filled in. All of it is the program's
     /// own text: values are bound, never spliced.

@@ -7,6 +7,7 @@ use chatvec_core::ids::{JobId, RequestId, TaskOrdinal};
 use chatvec_core::job::JobState;
 use chatvec_core::task::TaskState;
 
+use super::connect::SchemaError;
 use super::job::Epoch;
 
 /// Why a store call changed nothing.
@@ -18,6 +19,9 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("migration: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The schema is not the one of this program.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
     /// The folder of the database file does not exist, or the path cannot be
     /// given to the database.
     #[error("job store `{}`: {source}", path.display())]

@@ -55,6 +55,7 @@ use dialect::Dialect;
 use wake::Wake;
 
 pub use commit::Commit;
+pub use connect::{Migrated, SchemaError};
 pub use error::StoreError;
 pub use job::{Created, Epoch, JobError, JobFilter, JobPage, JobRow, NewJob};
 pub use lease::{Acquired, Beat, BeatAnswer};

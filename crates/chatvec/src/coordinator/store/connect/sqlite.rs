@@ -1,4 +1,4 @@
-//! Opening the database and bringing its schema up to date.
+//! SQLite, in a file that belongs to one process.
 
 use std::fmt::Write;
 use std::io;
@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
-use sqlx::migrate::Migrator;
 use sqlx::{Connection, Executor};
 
-use super::dialect::SQLITE;
-use super::wake::Wake;
-use super::{Store, StoreError};
-
-/// Every migration, compiled into the program.
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+use super::schema::MIGRATIONS;
+use crate::coordinator::store::dialect::SQLITE;
+use crate::coordinator::store::wake::Wake;
+use crate::coordinator::store::{Store, StoreError};
 
 /// What SQLite is told on each new connection, in this order:
 /// * exclusive locking before the first access, so that WAL needs no shared
@@ -83,12 +80,6 @@ impl Store {
             dialect: &SQLITE,
             wake: Arc::new(Wake::default()),
         })
-    }
-
-    /// Waits for running calls and closes the database. Every clone of this
-    /// store fails afterwards.
-    pub async fn close(&self) {
-        self.pool.close().await;
     }
 }
 
