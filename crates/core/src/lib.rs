@@ -17,6 +17,7 @@ pub mod align;
 pub mod plan;
 
 pub mod job;
+pub mod submission;
 pub mod task;
 
 pub mod kernel;
