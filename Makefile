@@ -19,7 +19,7 @@ demo: ## Merge a made-up model family and prove every bit of the result
 	@tests/scripts/demo.sh
 
 .PHONY: test
-test: nextest .venv/requirements.installed ## Build and run every test
+test: nextest postgres .venv/requirements.installed ## Build and run every test, on a real Postgres and SeaweedFS
 	cargo build -p chatvec
 	cargo test --workspace --doc --quiet
 	cargo nextest run --workspace --profile $(if $(CI),ci,default)
@@ -61,6 +61,10 @@ tools-from-source:
 
 .venv/requirements.installed: tests/python/requirements.txt tests/scripts/venv.sh
 	tests/scripts/venv.sh .venv $<
+
+.PHONY: postgres
+postgres:
+	@tests/scripts/postgres.sh > /dev/null
 
 .PHONY: nextest
 nextest:
