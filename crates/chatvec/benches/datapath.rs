@@ -11,12 +11,14 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chatvec::storage::local::{Direct, PartialFile, PartialWriter, aligned_zeroes};
+use chatvec::storage::object::{ObjectStorage, ObjectStorageOptions};
 use chatvec::storage::pin::pin_of;
-use chatvec::worker::execute::{Slot, SlotOptions};
+use chatvec::worker::execute::{ChunkPool, Slot, SlotOptions};
 use chatvec::worker::gate::{LeaseGate, boottime_ms};
 use chatvec_core::dtype::FloatFormat;
 use chatvec_core::ids::{FileOrdinal, PartOrdinal, TensorOrdinal};
@@ -211,13 +213,14 @@ fn merge(
     let partial = fresh(target, len)?;
     let next = AtomicUsize::new(0);
     let progress = AtomicU64::new(0);
-    let gate = LeaseGate::new(boottime_ms(), Duration::MAX);
+    let gate = Arc::new(LeaseGate::new(boottime_ms(), Duration::MAX));
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_variables([]));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let mut slot = Slot::new(options);
+                let mut slot = Slot::new(options, storage.clone(), ChunkPool::default());
                 while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    slot.execute(task, &gate, &progress)
+                    slot.execute(task, "", &gate, &progress)
                         .expect("nothing disturbs a bench");
                 }
             });

@@ -17,3 +17,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// Largest message that either side takes, in bytes: a task may hold a file's
 /// header of up to 100 MB.
 pub const MESSAGE_BYTES_MAX: usize = 128 << 20;
+
+/// The version of the workers' service that this build speaks. A coordinator
+/// refuses workers of another one.
+pub const PROTOCOL_VERSION: u32 = 2;

@@ -12,11 +12,11 @@ use chatvec_proto::convert::{JobView, recipe_to_wire};
 use chatvec_proto::status::{Reason, problems_of};
 use chatvec_proto::v1::merge_service_client::MergeServiceClient;
 use chatvec_proto::{MESSAGE_BYTES_MAX, v1};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Exit, Failure};
-use crate::{channel, identity, telemetry};
+use crate::channel::{Connection, Coordinators};
+use crate::{identity, telemetry};
 
 /// Deadline of a call. Too short and a busy coordinator looks dead.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ const PAGE_MAX: u32 = 500;
 /// Where the coordinator is.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Address {
-    /// The address of the coordinator.
+    /// The address of the coordinator, or a list of them by commas: any will do.
     #[arg(
         long,
         value_name = "URL",
@@ -52,22 +52,14 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// A channel that connects at the first call. Within a runtime.
-    pub(super) fn channel(&self) -> Result<Channel, Failure> {
-        let bad = |message: String| {
-            let problem = Problem::new("--coordinator", message);
+    /// Where the coordinators are. Nothing is connected.
+    pub(super) fn coordinators(&self) -> Result<Coordinators, Failure> {
+        Coordinators::parse(&self.coordinator).map_err(|error| {
+            let problem = Problem::new("--coordinator", error.to_string());
             Failure::bad_input(vec![
                 problem.with_hint("give an address such as `http://127.0.0.1:7070`"),
             ])
-        };
-        let url = match self.coordinator.split_once("://") {
-            Some(("http", _)) => self.coordinator.clone(),
-            Some((scheme, _)) => {
-                return Err(bad(format!("expected `http://`, found `{scheme}://`")));
-            }
-            None => format!("http://{}", self.coordinator),
-        };
-        channel::remote(&url).map_err(|error| bad(error.to_string()))
+        })
     }
 }
 
@@ -75,13 +67,13 @@ impl Address {
 #[derive(Debug, Clone)]
 pub(super) struct Remote {
     address: String,
-    service: MergeServiceClient<Channel>,
+    service: MergeServiceClient<Connection>,
 }
 
 impl Remote {
     /// Connects at the first call. Within a runtime.
     pub(super) fn new(address: &Address) -> Result<Self, Failure> {
-        let service = MergeServiceClient::new(address.channel()?)
+        let service = MergeServiceClient::new(address.coordinators()?.connect())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         Ok(Self {
@@ -222,7 +214,7 @@ impl Remote {
     async fn call<M: Clone, A, F>(
         &self,
         message: M,
-        call: impl Fn(MergeServiceClient<Channel>, Request<M>) -> F,
+        call: impl Fn(MergeServiceClient<Connection>, Request<M>) -> F,
     ) -> Result<A, Failure>
     where
         F: Future<Output = Result<Response<A>, Status>>,
@@ -357,20 +349,12 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn an_address_may_lack_its_scheme_but_have_no_other() {
-        let channel = |text: &str| {
-            Address {
-                coordinator: text.to_owned(),
-            }
-            .channel()
+    #[test]
+    fn an_address_that_is_none_is_bad_input() {
+        let address = Address {
+            coordinator: "https://h:1".to_owned(),
         };
-        for good in ["http://h:1", "127.0.0.1:7070", "localhost:1"] {
-            assert!(channel(good).is_ok(), "{good}");
-        }
-        for bad in ["https://h:1", "grpc://h", "http://a b"] {
-            assert_eq!(channel(bad).unwrap_err().exit(), Exit::BadInput, "{bad}");
-        }
+        assert_eq!(address.coordinators().unwrap_err().exit(), Exit::BadInput);
     }
 
     #[test]

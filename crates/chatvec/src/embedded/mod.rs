@@ -22,14 +22,16 @@ use chatvec_proto::v1::merge_service_client::MergeServiceClient;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tonic::transport::Channel;
 
-use crate::channel;
+use crate::channel::{self, Connection, Coordinators};
 use crate::coordinator::store::{Store, StoreError};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Resumed};
 use crate::server;
+use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 use crate::telemetry;
-use crate::worker::{WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions};
+use crate::worker::{
+    MEMORY_DEFAULT, WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions,
+};
 
 use state::{Opened, State};
 
@@ -167,18 +169,18 @@ async fn run(
         ..CoordinatorOptions::default()
     };
     let coordinator = Arc::new(Coordinator::start(store, coordinator_options));
-    let (channel, incoming) = channel::in_process();
+    let (coordinators, incoming) = channel::in_process();
     let stop = CancellationToken::new();
     let server = tokio::spawn({
         let (coordinator, stop) = (Arc::clone(&coordinator), stop.clone());
         async move { server::serve_in_process(&coordinator, incoming, stop).await }
     });
     let drain = CancellationToken::new();
-    let workers = start_workers(options.workers, &channel, &drain);
+    let workers = start_worker(options.workers, &coordinators, &drain);
     let end = follow(
         state,
         &coordinator,
-        channel,
+        coordinators.connect(),
         workers,
         interrupt,
         &drain,
@@ -193,21 +195,21 @@ async fn run(
     end
 }
 
-fn start_workers(
-    count: u32,
-    channel: &Channel,
+fn start_worker(
+    slots: u32,
+    coordinators: &Coordinators,
     drain: &CancellationToken,
 ) -> JoinSet<anyhow::Result<WorkerEnd>> {
+    let options = WorkerOptions {
+        slots,
+        memory_bytes: MEMORY_DEFAULT,
+        exhausted: WhenExhausted::Stop,
+    };
+    let client = WorkerClient::new(coordinators.clone()).with_patience(PATIENCE);
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
+    let worker = Worker::new(options, client, storage);
     let mut workers = JoinSet::new();
-    for _ in 0..count {
-        let options = WorkerOptions {
-            slots: 1,
-            exhausted: WhenExhausted::Stop,
-        };
-        let client = WorkerClient::new(channel.clone()).with_patience(PATIENCE);
-        let worker = Worker::new(options, client);
-        workers.spawn(worker.run(drain.clone()));
-    }
+    workers.spawn(worker.run(drain.clone()));
     workers
 }
 
@@ -215,14 +217,14 @@ fn start_workers(
 async fn follow(
     state: &mut State,
     coordinator: &Coordinator,
-    channel: Channel,
+    connection: Connection,
     mut workers: JoinSet<anyhow::Result<WorkerEnd>>,
     interrupt: CancellationToken,
     drain: &CancellationToken,
     watch: &mut impl FnMut(Event<'_>),
 ) -> Result<MergeEnd, EmbeddedError> {
     let mut trouble = coordinator.trouble();
-    let mut client = MergeServiceClient::new(channel);
+    let mut client = MergeServiceClient::new(connection);
     let mut request = Request::new(v1::CreateJobRequest {
         request_id: state.request_id().0,
         recipe: Some(recipe_to_wire(state.recipe())),

@@ -6,9 +6,9 @@ use chatvec_core::task::{FailureKind, Lease, TaskFailure};
 use chatvec_proto::v1::worker_service_client::WorkerServiceClient;
 use chatvec_proto::{MESSAGE_BYTES_MAX, v1};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+use crate::channel::{Connection, Coordinators};
 use crate::identity;
 
 /// First pause between two tries of a call; doubles up to [`RETRY_PAUSE_MAX`].
@@ -20,23 +20,31 @@ const ACQUIRE_WAIT: Duration = Duration::from_secs(20);
 /// Deadline of a report or a release. Too low and a slow database looks dead.
 const REPORT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A worker's end of the wire. Cheap to clone.
+/// A worker's end of the wire. Cheap to clone; clones share a connection.
 #[derive(Debug, Clone)]
 pub struct WorkerClient {
-    service: WorkerServiceClient<Channel>,
+    coordinators: Coordinators,
+    service: WorkerServiceClient<Connection>,
     patience: Duration,
 }
 
 impl WorkerClient {
-    /// Speaks over this channel, which reconnects by itself.
-    pub fn new(channel: Channel) -> Self {
-        let service = WorkerServiceClient::new(channel)
+    /// Speaks to any of these coordinators. Within a runtime.
+    pub fn new(coordinators: Coordinators) -> Self {
+        let service = WorkerServiceClient::new(coordinators.connect())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         Self {
+            coordinators,
             service,
             patience: Duration::MAX,
         }
+    }
+
+    /// The same over a connection of its own, which the runtime drives within
+    /// which this is called.
+    pub(super) fn reconnected(&self) -> Self {
+        Self::new(self.coordinators.clone()).with_patience(self.patience)
     }
 
     /// The same, but for calls that are repeated no longer than this: whoever
@@ -78,57 +86,30 @@ impl WorkerClient {
         &self,
         worker: v1::Worker,
         beats: Vec<v1::Beat>,
+        draining: bool,
         deadline: Duration,
     ) -> Result<v1::HeartbeatResponse, Status> {
         let mut request = Request::new(v1::HeartbeatRequest {
             worker: Some(worker),
             beats,
-            draining: false,
+            draining,
         });
         request.set_timeout(deadline);
         Ok(self.service.clone().heartbeat(request).await?.into_inner())
     }
 
-    /// Reports a task as done. Repeated until the coordinator answers: work that
-    /// is done is reported even after an outage, and counts if the fence still holds.
-    pub(super) async fn report_done(
+    /// Reports tasks; the results are in the order of the reports. Repeated until
+    /// the coordinator answers: work that is done is reported even after an
+    /// outage, and counts if the fence still holds.
+    pub(super) async fn report(
         &self,
         worker_id: &str,
-        lease: &Lease,
-        done: v1::TaskDone,
-    ) -> Result<v1::ReportResult, Status> {
-        self.report(worker_id, lease, v1::task_report::Outcome::Done(done))
-            .await
-    }
-
-    /// Reports a task as failed.
-    pub(super) async fn report_failed(
-        &self,
-        worker_id: &str,
-        lease: &Lease,
-        failure: TaskFailure,
-    ) -> Result<v1::ReportResult, Status> {
-        self.report(
-            worker_id,
-            lease,
-            v1::task_report::Outcome::Failed(failure.into()),
-        )
-        .await
-    }
-
-    async fn report(
-        &self,
-        worker_id: &str,
-        lease: &Lease,
-        outcome: v1::task_report::Outcome,
-    ) -> Result<v1::ReportResult, Status> {
-        let report = v1::TaskReport {
-            lease: Some(lease.clone().into()),
-            outcome: Some(outcome),
-        };
+        reports: Vec<v1::TaskReport>,
+    ) -> Result<Vec<v1::ReportResult>, Status> {
+        let count = reports.len();
         let message = v1::ReportTasksRequest {
             worker_id: worker_id.to_owned(),
-            reports: vec![report],
+            reports,
         };
         let response = self
             .until_answered(|mut service| {
@@ -136,14 +117,13 @@ impl WorkerClient {
                 async move { Ok(service.report_tasks(request).await?.into_inner()) }
             })
             .await?;
-        match response.results[..] {
-            [result] => {
-                Ok(v1::ReportResult::try_from(result).unwrap_or(v1::ReportResult::Unspecified))
-            }
-            _ => Err(Status::internal(
-                "the answer to one report holds another number of results",
-            )),
+        if response.results.len() != count {
+            return Err(Status::internal(format!(
+                "expected {count} results of as many reports, found {}",
+                response.results.len()
+            )));
         }
+        Ok(response.results().collect())
     }
 
     /// Gives a lease back unfinished, uncharged.
@@ -163,7 +143,7 @@ impl WorkerClient {
     /// Repeats an idempotent call while the coordinator cannot be reached.
     async fn until_answered<T, F>(
         &self,
-        call: impl Fn(WorkerServiceClient<Channel>) -> F,
+        call: impl Fn(WorkerServiceClient<Connection>) -> F,
     ) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,

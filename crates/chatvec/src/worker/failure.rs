@@ -4,6 +4,10 @@ use chatvec_core::problem::Problem;
 use chatvec_core::task::{FailureKind, TaskFailure};
 
 use crate::storage::local::LocalError;
+use crate::storage::object::ObjectError;
+
+/// What to do about a source that is not what was planned.
+const LEAVE_ALONE: &str = "leave the inputs alone while a job runs, and submit it again";
 
 /// Why a task ended without its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,15 +42,37 @@ impl Stop {
             LocalError::Absent { .. }
             | LocalError::Changed { .. }
             | LocalError::Truncated { .. } => {
-                let problem = failure
-                    .problem
-                    .with_hint("leave the inputs alone while a job runs, and submit it again");
+                let problem = failure.problem.with_hint(LEAVE_ALONE);
                 Self::Failed(TaskFailure {
                     kind: FailureKind::SourceChanged,
                     problem,
                 })
             }
             LocalError::WrongSize { .. } | LocalError::Io { .. } => Self::Failed(failure),
+        }
+    }
+
+    /// What follows from an error on a source in a remote store.
+    pub(crate) fn of_remote_source(error: &ObjectError) -> Self {
+        let failure = error.failure();
+        match error {
+            ObjectError::NotFound { .. } | ObjectError::Changed { .. } => {
+                let problem = failure.problem.with_hint(LEAVE_ALONE);
+                Self::Failed(TaskFailure {
+                    kind: FailureKind::SourceChanged,
+                    problem,
+                })
+            }
+            _ => Self::Failed(failure),
+        }
+    }
+
+    /// What follows from an error on a part of an upload.
+    pub(crate) fn of_upload(error: &ObjectError) -> Self {
+        match error {
+            // Whoever holds the job now has ended it.
+            ObjectError::UploadGone { .. } => Self::LeaseLost,
+            _ => Self::Failed(error.failure()),
         }
     }
 
@@ -89,6 +115,27 @@ mod tests {
         assert_eq!(kind_of(Errno::PERM), FailureKind::PermissionDenied);
         assert_eq!(kind_of(Errno::ROFS), FailureKind::PermissionDenied);
         assert_eq!(kind_of(Errno::IO), FailureKind::Transient);
+    }
+
+    #[test]
+    fn a_missing_or_changed_object_is_a_changed_source_and_a_missing_upload_a_lost_lease() {
+        let url = "s3://bucket/x".to_owned();
+        let expected = "\"1\"".to_owned();
+        for error in [
+            ObjectError::NotFound { url: url.clone() },
+            ObjectError::Changed {
+                url: url.clone(),
+                expected,
+            },
+        ] {
+            let Stop::Failed(failure) = Stop::of_remote_source(&error) else {
+                panic!("a missing source is a failure");
+            };
+            assert_eq!(failure.kind, FailureKind::SourceChanged);
+            assert_eq!(failure.problem.hint.as_deref(), Some(LEAVE_ALONE));
+        }
+        let gone = ObjectError::UploadGone { url };
+        assert_eq!(Stop::of_upload(&gone), Stop::LeaseLost);
     }
 
     #[test]

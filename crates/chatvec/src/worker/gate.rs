@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio_util::sync::CancellationToken;
 
 use super::failure::Stop;
 
@@ -31,6 +32,9 @@ pub struct LeaseGate {
     lost: AtomicBool,
     cancelled: AtomicBool,
     draining: AtomicBool,
+    given_up: AtomicBool,
+    /// Cancelled when somebody closes the gate, for whoever waits for the network.
+    closed: CancellationToken,
     #[cfg(test)]
     probe: Option<probe::Probe>,
 }
@@ -44,6 +48,8 @@ impl LeaseGate {
             lost: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            closed: CancellationToken::new(),
             #[cfg(test)]
             probe: None,
         }
@@ -59,16 +65,42 @@ impl LeaseGate {
     /// Another worker may hold the task. Nothing opens the gate again.
     pub fn set_lost(&self) {
         self.lost.store(true, Ordering::Release);
+        self.closed.cancel();
     }
 
     /// The job is not wanted any more.
     pub fn set_cancelled(&self) {
         self.cancelled.store(true, Ordering::Release);
+        self.closed.cancel();
     }
 
-    /// This worker stops, and the task is to be given back unfinished.
+    /// This worker stops: no further part is begun.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// This worker stops, and cannot wait for the part under way.
+    pub fn set_given_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+        self.closed.cancel();
+    }
+
+    /// Returns when somebody has closed the gate. A lease that runs out does
+    /// not: whatever it was waited for may still be worth something once it is
+    /// renewed.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// Asked before each part.
+    ///
+    /// # Errors
+    /// [`Stop::Drained`] as soon as the worker stops.
+    pub fn may_begin_part(&self) -> Result<(), Stop> {
+        match self.draining.load(Ordering::Acquire) {
+            true => Err(Stop::Drained),
+            false => Ok(()),
+        }
     }
 
     /// Asked before each write.
@@ -89,7 +121,7 @@ impl LeaseGate {
             Err(Stop::LeaseLost)
         } else if self.cancelled.load(Ordering::Acquire) {
             Err(Stop::Cancelled)
-        } else if self.draining.load(Ordering::Acquire) {
+        } else if self.given_up.load(Ordering::Acquire) {
             Err(Stop::Drained)
         } else {
             Ok(())
@@ -173,9 +205,32 @@ mod tests {
     }
 
     #[test]
-    fn cancel_and_drain_close_the_gate_and_loss_is_told_first() {
-        let gate = LeaseGate::new(1_000, LEASE);
+    fn a_drain_lets_the_part_under_way_be_written_and_none_begin() {
+        let gate = LeaseGate::new(boottime_ms(), LEASE);
+        assert_eq!(gate.may_begin_part(), Ok(()));
         gate.set_draining();
+        assert_eq!(gate.may_write(), Ok(()));
+        assert_eq!(gate.may_begin_part(), Err(Stop::Drained));
+        assert!(!gate.closed.is_cancelled());
+    }
+
+    #[test]
+    fn whoever_closes_the_gate_wakes_those_who_wait() {
+        for close in [
+            LeaseGate::set_lost,
+            LeaseGate::set_cancelled,
+            LeaseGate::set_given_up,
+        ] {
+            let gate = LeaseGate::new(1_000, LEASE);
+            close(&gate);
+            assert!(gate.closed.is_cancelled());
+        }
+    }
+
+    #[test]
+    fn cancel_and_giving_up_close_the_gate_and_loss_is_told_first() {
+        let gate = LeaseGate::new(1_000, LEASE);
+        gate.set_given_up();
         assert_eq!(gate.may_write_at(1_000), Err(Stop::Drained));
         gate.set_cancelled();
         assert_eq!(gate.may_write_at(1_000), Err(Stop::Cancelled));

@@ -14,7 +14,7 @@ use super::gate::LeaseGate;
 pub(super) struct Running {
     pub(super) lease: Lease,
     /// Says whether writes may still start.
-    pub(super) gate: LeaseGate,
+    pub(super) gate: Arc<LeaseGate>,
     /// Bytes of output written so far.
     pub(super) progress: AtomicU64,
 }
@@ -32,7 +32,7 @@ impl Held {
     pub(super) fn begin(&self, lease: Lease, gate: LeaseGate) -> Arc<Running> {
         let running = Arc::new(Running {
             lease,
-            gate,
+            gate: Arc::new(gate),
             progress: AtomicU64::new(0),
         });
         self.lock()

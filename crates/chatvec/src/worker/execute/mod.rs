@@ -1,5 +1,7 @@
 //! Runs one task on one thread: reads pieces of the sources, merges them, and
-//! writes the parts.
+//! writes the parts. Sources and target are files of this machine or objects in
+//! remote stores, in any mix: what is remote is fetched and put by the I/O
+//! runtime meanwhile.
 //!
 //! Two grids cut the work. Output is *written* in chunks that end at multiples
 //! of the chunk size in the file, so that every write but a file's last is
@@ -10,24 +12,33 @@
 //! the buffer and become the head of the next chunk.
 
 mod check;
+mod fetch;
+mod inputs;
 mod nonfinite;
 mod output;
 mod sources;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use chatvec_core::dtype::FloatFormat;
 use chatvec_core::ids::{Crc64, PartOrdinal, TensorOrdinal};
-use chatvec_core::kernel::{self, BLOCK_ELEMENTS, Delta, Operand};
+use chatvec_core::kernel::{self, BLOCK_ELEMENTS, Operand};
+use chatvec_core::plan::PartSize;
 use chatvec_core::stats::SliceSums;
 use chatvec_core::task::{FailureKind, Operation, Piece, Segment, TaskSpec, Term};
+use tokio::task::JoinError;
 
-use self::output::Output;
+use self::fetch::Fetched;
+use self::inputs::Inputs;
+pub use self::output::ChunkPool;
+use self::output::{FileOutput, Output, UploadOutput, UploadTarget};
 use self::sources::OpenSources;
 use super::failure::Stop;
 use super::gate::LeaseGate;
 use crate::storage::local::{ALIGNMENT, AlignedBytes, Direct, PartialWriter, aligned_zeroes};
+use crate::storage::object::ObjectStorage;
 
 /// Bytes of the widest element, F64.
 const ELEMENT_BYTES_MAX: usize = 8;
@@ -74,11 +85,39 @@ impl SlotOptions {
     }
 }
 
+/// What a task takes in memory beside its slot's buffers: the inputs that are
+/// fetched ahead, and the parts that are put.
+pub(super) fn memory_needed(spec: &TaskSpec) -> u64 {
+    let target = match is_remote(&spec.target) {
+        true => UploadTarget::memory_bytes(spec),
+        false => 0,
+    };
+    fetch::memory_bytes(spec) + target
+}
+
+/// The same of a usual task between remote stores.
+pub(super) fn memory_expected() -> u64 {
+    fetch::MEMORY_EXPECTED + ChunkPool::bytes_of_part(PartSize::DEFAULT.bytes())
+}
+
+/// Whether a source or target is an object in a remote store; if not, it is the
+/// absolute path of a file.
+fn is_remote(url: &str) -> bool {
+    !url.starts_with('/')
+}
+
+/// A task of the I/O runtime ended without a result.
+fn died(error: &JoinError) -> Stop {
+    Stop::failed(FailureKind::Internal, "I/O runtime", error.to_string())
+}
+
 /// The buffers and open files with which one thread runs one task after the
 /// other.
 #[derive(Debug)]
 pub struct Slot {
     options: SlotOptions,
+    storage: ObjectStorage,
+    pool: ChunkPool,
     inputs: AlignedBytes,
     output: AlignedBytes,
     scratch: kernel::Scratch,
@@ -94,21 +133,26 @@ pub struct FinishedPart {
     pub crc: Crc64,
     /// Its length in bytes.
     pub len: u64,
+    /// What the store names it by; empty on a filesystem.
+    pub part_id: String,
     /// What was measured of each merged slice, in the order of the segments.
     pub sums: Vec<(TensorOrdinal, SliceSums)>,
 }
 
 impl Slot {
-    /// A slot with all its memory.
+    /// A slot with all its memory. The chunks of parts that it puts come from
+    /// `pool`.
     ///
     /// # Panics
     /// If the options are not those that their documentation allows.
-    pub fn new(options: SlotOptions) -> Self {
+    pub fn new(options: SlotOptions, storage: ObjectStorage, pool: ChunkPool) -> Self {
         let chunk = options.chunk_bytes;
         assert!(chunk > 0 && chunk.is_multiple_of(ALIGNMENT));
         assert!(options.piece_bytes >= BLOCK_ELEMENTS * ELEMENT_BYTES_MAX);
         Self {
             options,
+            storage,
+            pool,
             inputs: aligned_zeroes(options.inputs_bytes()),
             output: aligned_zeroes(options.output_bytes()),
             scratch: kernel::Scratch::default(),
@@ -116,20 +160,21 @@ impl Slot {
         }
     }
 
-    /// Writes every part of a task. When it returns the parts, all bytes that
-    /// went into them came from the pinned sources. The bytes are not synced.
-    /// Adds the bytes written to `progress` as it goes, and asks `gate` before
-    /// each write.
+    /// Writes every part of a task: those of a remote target into the upload.
+    /// When it returns the parts, all bytes that went into them came from the
+    /// pinned sources. The bytes of a file are not synced. Adds the bytes written
+    /// to `progress` as it goes, and asks `gate` before each part and each write.
     ///
     /// # Errors
     /// [`Stop`]. Parts may be written in part; nothing of them counts.
     pub fn execute(
         &mut self,
         spec: &TaskSpec,
-        gate: &LeaseGate,
+        upload_id: &str,
+        gate: &Arc<LeaseGate>,
         progress: &AtomicU64,
     ) -> Result<Vec<FinishedPart>, Stop> {
-        let finished = self.execute_or_stop(spec, gate, progress);
+        let finished = self.execute_or_stop(spec, upload_id, gate, progress);
         if finished.is_err() {
             // Whatever it was, the next task begins with files newly opened.
             self.sources = OpenSources::default();
@@ -140,23 +185,45 @@ impl Slot {
     fn execute_or_stop(
         &mut self,
         spec: &TaskSpec,
-        gate: &LeaseGate,
+        upload_id: &str,
+        gate: &Arc<LeaseGate>,
         progress: &AtomicU64,
     ) -> Result<Vec<FinishedPart>, Stop> {
         check::check(spec)?;
         gate.may_write()?;
-        let target = Path::new(&spec.target);
-        let writer = PartialWriter::open(target, spec.file_size, self.options.direct)
-            .map_err(|error| Stop::of_target(&error))?;
+        let fetched = Fetched::begin(spec, &self.storage)?;
+        self.execute_fetched(spec, upload_id, gate, progress, fetched)
+    }
+
+    fn execute_fetched(
+        &mut self,
+        spec: &TaskSpec,
+        upload_id: &str,
+        gate: &Arc<LeaseGate>,
+        progress: &AtomicU64,
+        fetched: Option<Fetched>,
+    ) -> Result<Vec<FinishedPart>, Stop> {
+        let output = if is_remote(&spec.target) {
+            let target = UploadTarget::open(spec, upload_id, &self.storage)?;
+            Output::Upload(UploadOutput::new(target, &self.pool, gate, progress))
+        } else {
+            let target = Path::new(&spec.target);
+            let writer = PartialWriter::open(target, spec.file_size, self.options.direct)
+                .map_err(|error| Stop::of_target(&error))?;
+            let chunk_bytes = self.options.chunk_bytes;
+            let buffer = &mut self.output;
+            Output::File(FileOutput::new(writer, buffer, chunk_bytes, gate, progress))
+        };
         self.sources.begin_task(&spec.sources);
-        let chunk_bytes = self.options.chunk_bytes;
         let mut run = Run {
             spec,
+            gate,
             piece_bytes: self.options.piece_bytes,
             inputs: &mut self.inputs,
             scratch: &mut self.scratch,
             sources: &mut self.sources,
-            output: Output::new(writer, &mut self.output, chunk_bytes, gate, progress),
+            fetched,
+            output,
         };
         let finished = run.all_parts()?;
         self.sources
@@ -169,10 +236,12 @@ impl Slot {
 /// One execution of one task.
 struct Run<'a> {
     spec: &'a TaskSpec,
+    gate: &'a LeaseGate,
     piece_bytes: usize,
     inputs: &'a mut [u8],
     scratch: &'a mut kernel::Scratch,
     sources: &'a mut OpenSources,
+    fetched: Option<Fetched>,
     output: Output<'a>,
 }
 
@@ -182,14 +251,15 @@ impl Run<'_> {
         let mut finished = Vec::with_capacity(spec.parts.len());
         let mut segments = spec.segments.iter().peekable();
         for part in &spec.parts {
+            self.gate.may_begin_part()?;
             let end = part.offset + part.len;
             let mut sums = Vec::new();
-            self.output.begin_part(part.offset);
+            self.output.begin_part(part);
             while let Some(segment) = segments.next_if(|segment| segment.offset < end) {
                 match &segment.operation {
                     Operation::Literal(bytes) => self.literal(bytes)?,
                     Operation::Copy { source, offset } => {
-                        self.copy(*source, *offset, segment.len)?;
+                        self.copy(segment, *source, *offset)?;
                     }
                     Operation::Merge { cp, terms, format } => {
                         let tensor = segment.tensor.expect("checked before the first read");
@@ -201,8 +271,12 @@ impl Run<'_> {
                 part: part.part,
                 crc: self.output.finish_part()?,
                 len: part.len,
+                part_id: String::new(),
                 sums,
             });
+        }
+        for (part, part_id) in finished.iter_mut().zip(self.output.finish()?) {
+            part.part_id = part_id;
         }
         Ok(finished)
     }
@@ -217,18 +291,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn copy(&mut self, source: u32, offset: u64, len: u64) -> Result<(), Stop> {
+    fn copy(&mut self, segment: &Segment, source: u32, offset: u64) -> Result<(), Stop> {
         let mut done = 0;
-        while done < len {
-            let piece = self.output.room().min(self.piece_bytes);
-            let piece = piece.min(usize::try_from(len - done).unwrap_or(usize::MAX));
-            read(
-                self.sources,
+        while done < segment.len {
+            let (mut inputs, end) = inputs_at(
                 self.spec,
-                source,
-                offset + done,
-                self.output.space(piece),
+                self.sources,
+                &mut self.fetched,
+                segment.offset + done,
+                self.gate,
             )?;
+            let left = segment.len.min(end - segment.offset) - done;
+            let piece = self.output.room().min(self.piece_bytes);
+            let piece = piece.min(usize::try_from(left).unwrap_or(usize::MAX));
+            inputs.read(source, offset + done, self.output.space(piece))?;
             self.output.advance(piece)?;
             done += piece as u64;
         }
@@ -248,27 +324,22 @@ impl Run<'_> {
         let mut sums = SliceSums::default();
         let mut first = 0;
         while first < total {
+            let (mut inputs, end) = inputs_at(
+                self.spec,
+                self.sources,
+                &mut self.fetched,
+                segment.offset + first * width as u64,
+                self.gate,
+            )?;
+            // Within a segment stripes end at multiples of a kernel block.
+            let left = (end - segment.offset) / width as u64;
+            let left = usize::try_from(total.min(left) - first).unwrap_or(usize::MAX);
             let room = self.output.room().div_ceil(width);
-            let elements = piece_max
+            let wanted = piece_max
                 .min(room.next_multiple_of(BLOCK_ELEMENTS))
-                .min(usize::try_from(total - first).unwrap_or(usize::MAX));
-            let (cp_bytes, mut rest) = self.inputs.split_at_mut(elements * cp.format.bytes());
-            read_piece(self.sources, self.spec, cp, first, cp_bytes)?;
-            let cp_operand = operand(cp, cp_bytes);
-            let mut deltas = Vec::with_capacity(terms.len());
-            for term in terms {
-                let (chat, after) = rest.split_at_mut(elements * term.chat.format.bytes());
-                let (base, after) = after.split_at_mut(elements * term.base.format.bytes());
-                rest = after;
-                read_piece(self.sources, self.spec, &term.chat, first, chat)?;
-                read_piece(self.sources, self.spec, &term.base, first, base)?;
-                deltas.push(Delta {
-                    vector: term.vector,
-                    lambda: term.lambda,
-                    chat: operand(&term.chat, chat),
-                    base: operand(&term.base, base),
-                });
-            }
+                .min(left);
+            let elements = inputs.at_once(cp, terms, first, wanted);
+            let (cp_operand, deltas) = inputs.operands(cp, terms, first, elements, self.inputs)?;
             let out = self.output.space(elements * width);
             kernel::merge(cp_operand, &deltas, format, out, self.scratch, &mut sums);
             if self.spec.nonfinite_is_error && (sums.nonfinite_inputs > 0 || sums.overflows > 0) {
@@ -319,35 +390,21 @@ impl Run<'_> {
     }
 }
 
-fn operand<'a>(piece: &Piece, bytes: &'a [u8]) -> Operand<'a> {
-    Operand {
-        format: piece.format,
-        bytes,
-    }
-}
-
-fn read_piece(
-    sources: &mut OpenSources,
-    spec: &TaskSpec,
-    piece: &Piece,
-    first: u64,
-    out: &mut [u8],
-) -> Result<(), Stop> {
-    let offset = piece.offset + first * piece.format.bytes() as u64;
-    read(sources, spec, piece.source, offset, out)
-}
-
-fn read(
-    sources: &mut OpenSources,
-    spec: &TaskSpec,
-    source: u32,
+/// The inputs of the output byte at `offset`, and up to which byte of the output
+/// they are at hand.
+fn inputs_at<'a>(
+    spec: &'a TaskSpec,
+    open: &'a mut OpenSources,
+    fetched: &'a mut Option<Fetched>,
     offset: u64,
-    out: &mut [u8],
-) -> Result<(), Stop> {
-    sources
-        .get(&spec.sources[source as usize])
-        .and_then(|reader| reader.read_exact_at(out, offset))
-        .map_err(|error| Stop::of_source(&error))
+    gate: &LeaseGate,
+) -> Result<(Inputs<'a>, u64), Stop> {
+    let stripe = match fetched {
+        Some(fetched) => Some(fetched.at(offset, gate)?),
+        None => None,
+    };
+    let end = stripe.map_or(u64::MAX, |stripe| stripe.end);
+    Ok((Inputs { spec, open, stripe }, end))
 }
 
 #[cfg(test)]

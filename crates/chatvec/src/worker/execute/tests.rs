@@ -2,12 +2,16 @@
 
 mod faults;
 mod layout;
+mod remote;
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use chatvec_core::kernel::Delta;
+
 use super::*;
+use crate::storage::object::ObjectStorageOptions;
 use crate::worker::gate::boottime_ms;
 use layout::{Layout, Values};
 
@@ -18,8 +22,13 @@ const SMALL: SlotOptions = SlotOptions {
     direct: Direct::WhereAccepted,
 };
 
-fn open_gate() -> LeaseGate {
-    LeaseGate::new(boottime_ms(), Duration::MAX)
+fn open_gate() -> Arc<LeaseGate> {
+    Arc::new(LeaseGate::new(boottime_ms(), Duration::MAX))
+}
+
+fn slot(options: SlotOptions) -> Slot {
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_variables([]));
+    Slot::new(options, storage, ChunkPool::default())
 }
 
 fn run(slot: &mut Slot, tasks: &[TaskSpec]) -> Vec<FinishedPart> {
@@ -27,10 +36,17 @@ fn run(slot: &mut Slot, tasks: &[TaskSpec]) -> Vec<FinishedPart> {
     let mut parts = Vec::new();
     for task in tasks {
         let before = progress.load(Ordering::Relaxed);
-        parts.extend(slot.execute(task, &open_gate(), &progress).unwrap());
+        parts.extend(slot.execute(task, "", &open_gate(), &progress).unwrap());
         assert_eq!(progress.load(Ordering::Relaxed) - before, task.bytes());
     }
     parts
+}
+
+fn operand(piece: Piece, bytes: &[u8]) -> Operand<'_> {
+    Operand {
+        format: piece.format,
+        bytes,
+    }
 }
 
 /// What the kernel says of a segment that it is given in one piece.
@@ -51,15 +67,15 @@ fn merged_at_once(layout: &Layout, segment: &Segment) -> Option<(Vec<u8>, SliceS
         .map(|(term, (chat, base))| Delta {
             vector: term.vector,
             lambda: term.lambda,
-            chat: operand(&term.chat, chat),
-            base: operand(&term.base, base),
+            chat: operand(term.chat, chat),
+            base: operand(term.base, base),
         })
         .collect();
     let mut out = vec![0; segment.len as usize];
     let mut sums = SliceSums::default();
     let mut scratch = kernel::Scratch::default();
     kernel::merge(
-        operand(cp, &cp_bytes),
+        operand(*cp, &cp_bytes),
         &deltas,
         *format,
         &mut out,
@@ -94,7 +110,7 @@ fn every_operation_gives_the_bytes_of_a_naive_merge() {
             for options in [SMALL, SlotOptions::default()] {
                 let target = layout.target();
                 let tasks = layout.tasks(&target, part_size, parts_per_task);
-                let parts = run(&mut Slot::new(options), &tasks);
+                let parts = run(&mut slot(options), &tasks);
                 assert!(
                     fs::read(&target).unwrap() == layout.expected,
                     "seed {seed}, parts of {part_size}, {options:?}"
@@ -132,7 +148,7 @@ fn bytes_and_sums_do_not_depend_on_chunks_pieces_tasks_or_direct_io() {
                     };
                     let target = layout.target();
                     let tasks = layout.tasks(&target, 32 << 10, 1 + seed as usize % 3);
-                    let parts = run(&mut Slot::new(options), &tasks);
+                    let parts = run(&mut slot(options), &tasks);
                     assert!(
                         fs::read(&target).unwrap() == layout.expected,
                         "seed {seed}, {options:?}"
@@ -159,7 +175,7 @@ fn the_last_bytes_of_a_file_need_no_alignment() {
 #[test]
 fn a_slot_takes_the_memory_that_it_says() {
     let options = SlotOptions::default();
-    let slot = Slot::new(options);
+    let slot = slot(options);
     assert_eq!(
         slot.inputs.len() + slot.output.len(),
         options.memory_bytes()
@@ -182,12 +198,12 @@ fn more_vectors_than_fit_are_refused_by_name() {
         unreachable!("searched for above");
     };
     *terms = terms.repeat(20);
-    let mut slot = Slot::new(SlotOptions {
+    let mut slot = slot(SlotOptions {
         vectors: 0,
         ..SMALL
     });
     let stop = slot
-        .execute(&tasks[0], &open_gate(), &AtomicU64::new(0))
+        .execute(&tasks[0], "", &open_gate(), &AtomicU64::new(0))
         .unwrap_err();
     let Stop::Failed(failure) = stop else {
         panic!("expected a failure, found {stop:?}");

@@ -41,11 +41,15 @@ fn terms_of(segment: &Segment) -> (&Piece, &[Term]) {
     }
 }
 
-fn execute(task: &TaskSpec, gate: &LeaseGate) -> Result<Vec<FinishedPart>, Stop> {
-    Slot::new(SMALL).execute(task, gate, &AtomicU64::new(0))
+fn execute(task: &TaskSpec, gate: &Arc<LeaseGate>) -> Result<Vec<FinishedPart>, Stop> {
+    slot(SMALL).execute(task, "", gate, &AtomicU64::new(0))
 }
 
-fn failure_of(task: &TaskSpec, gate: &LeaseGate) -> TaskFailure {
+fn probed(act: impl Fn(u64, &LeaseGate) + Send + Sync + 'static) -> Arc<LeaseGate> {
+    Arc::new(LeaseGate::probed(act))
+}
+
+fn failure_of(task: &TaskSpec, gate: &Arc<LeaseGate>) -> TaskFailure {
     match execute(task, gate) {
         Err(Stop::Failed(failure)) => failure,
         other => panic!("expected a failure, found {other:?}"),
@@ -58,19 +62,19 @@ fn a_gate_that_closes_stops_before_the_next_write() {
     let close: [(Close, Stop); 3] = [
         (LeaseGate::set_lost, Stop::LeaseLost),
         (LeaseGate::set_cancelled, Stop::Cancelled),
-        (LeaseGate::set_draining, Stop::Drained),
+        (LeaseGate::set_given_up, Stop::Drained),
     ];
     for (close, stop) in close {
         let (layout, target, task) = merged_layout();
         // The first question is asked before the file is opened; each later
         // one is for a chunk of 4,096 bytes.
-        let gate = LeaseGate::probed(move |asked, gate| {
+        let gate = probed(move |asked, gate| {
             if asked == 6 {
                 close(gate);
             }
         });
         let progress = AtomicU64::new(0);
-        let result = Slot::new(SMALL).execute(&task, &gate, &progress);
+        let result = slot(SMALL).execute(&task, "", &gate, &progress);
         assert_eq!(result, Err(stop));
         assert_eq!(progress.load(Ordering::Relaxed), 5 * 4096);
         let found = fs::read(&target).unwrap();
@@ -80,9 +84,34 @@ fn a_gate_that_closes_stops_before_the_next_write() {
 }
 
 #[test]
+fn a_drain_finishes_the_part_and_begins_none() {
+    let (layout, target, task) = merged_layout();
+    // The second chunk of the second part of two is about to be written.
+    let gate = probed(|asked, gate| {
+        if asked == 4 {
+            gate.set_draining();
+        }
+    });
+    assert_eq!(execute(&task, &gate), Err(Stop::Drained));
+    let found = fs::read(&target).unwrap();
+    assert!(found[..2 * 8192] == layout.expected[..2 * 8192]);
+    assert!(found[2 * 8192..].iter().all(|&byte| byte == 0xaa));
+    // One that is at its last part is done.
+    let (_layout, _target, mut task) = merged_layout();
+    task.parts.truncate(1);
+    task.segments.retain(|segment| segment.offset < 8192);
+    let gate = probed(|asked, gate| {
+        if asked == 1 {
+            gate.set_draining();
+        }
+    });
+    assert_eq!(execute(&task, &gate).unwrap().len(), 1);
+}
+
+#[test]
 fn a_lease_that_ran_out_writes_nothing() {
     let (_layout, target, task) = merged_layout();
-    let gate = LeaseGate::new(0, Duration::from_millis(1));
+    let gate = Arc::new(LeaseGate::new(0, Duration::from_millis(1)));
     assert_eq!(execute(&task, &gate), Err(Stop::LeaseLost));
     assert!(fs::read(&target).unwrap().iter().all(|&byte| byte == 0xaa));
 }
@@ -107,7 +136,7 @@ fn a_target_of_another_size_is_refused_untouched() {
 fn change_while_running(change: fn(&SourceFile)) -> TaskFailure {
     let (_layout, _target, task) = merged_layout();
     let source = task.sources[0].clone();
-    let gate = LeaseGate::probed(move |asked, _| {
+    let gate = probed(move |asked, _| {
         if asked == 3 {
             change(&source);
         }
@@ -171,12 +200,12 @@ fn a_source_that_is_removed_while_it_is_read_fails_the_task() {
 #[test]
 fn a_source_that_changes_between_two_tasks_of_a_slot_fails_the_second() {
     let (_layout, _target, task) = merged_layout();
-    let mut slot = Slot::new(SMALL);
+    let mut slot = slot(SMALL);
     let progress = AtomicU64::new(0);
-    slot.execute(&task, &open_gate(), &progress).unwrap();
+    slot.execute(&task, "", &open_gate(), &progress).unwrap();
     let bytes = fs::read(&task.sources[2].url).unwrap();
     fs::write(&task.sources[2].url, bytes).unwrap();
-    let Err(Stop::Failed(failure)) = slot.execute(&task, &open_gate(), &progress) else {
+    let Err(Stop::Failed(failure)) = slot.execute(&task, "", &open_gate(), &progress) else {
         panic!("the source has another time of modification");
     };
     assert_eq!(failure.kind, FailureKind::SourceChanged);

@@ -1,4 +1,4 @@
-//! The output side of a task: a buffer that is filled piece by piece, the
+//! A target on this machine: one buffer that is filled piece by piece, the
 //! checksum of the part, and one gated write per chunk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::worker::gate::LeaseGate;
 
 /// Bytes of output on their way to the file. The buffer is a chunk and a
 /// little more: a piece may run over the end of its chunk.
-pub(super) struct Output<'a> {
+pub(in crate::worker::execute) struct FileOutput<'a> {
     writer: PartialWriter,
     buffer: &'a mut [u8],
     chunk_bytes: usize,
@@ -24,8 +24,8 @@ pub(super) struct Output<'a> {
     digest: Digest,
 }
 
-impl<'a> Output<'a> {
-    pub(super) fn new(
+impl<'a> FileOutput<'a> {
+    pub(in crate::worker::execute) fn new(
         writer: PartialWriter,
         buffer: &'a mut [u8],
         chunk_bytes: usize,
