@@ -18,6 +18,10 @@ help: ## List the targets
 demo: ## Merge a made-up model family and prove every bit of the result
 	@tests/scripts/demo.sh
 
+.PHONY: demo-fleet
+demo-fleet: postgres .venv/requirements.installed ## The same by a fleet: Postgres, S3, 2 coordinators, 4 workers, one of them killed
+	@tests/scripts/demo-fleet.sh
+
 .PHONY: test
 test: nextest postgres .venv/requirements.installed ## Build and run every test, on a real Postgres and SeaweedFS
 	cargo build -p chatvec
@@ -33,6 +37,11 @@ bench: .venv/requirements.installed ## Measure chatvec next to a copy and a nump
 	cargo build --release -p chatvec -p chatvec-tests
 	target/release/chatvec-lab bench $(BENCH_ARGS)
 	cargo bench -p chatvec-core --bench kernel
+
+.PHONY: bench-fleet
+bench-fleet: postgres .venv/requirements.installed ## Measure a worker on S3 next to a plain client (30 GB of disk)
+	cargo build --release -p chatvec -p chatvec-tests
+	target/release/chatvec-lab bench-fleet $(BENCH_ARGS)
 
 .PHONY: lint
 lint: tools ## Run every check that is no test

@@ -22,6 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
+/// The kernel's unit of CPU time in `/proc`, on every architecture that Rust knows.
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
+
 /// The program under test, built by the same profile as the tests.
 ///
 /// # Panics
@@ -192,13 +195,40 @@ impl Process {
 
     /// The letter of its state in `/proc`.
     fn state(&self) -> char {
+        self.stat().chars().next().expect("a state follows")
+    }
+
+    /// Its line in `/proc` from the state on.
+    fn stat(&self) -> String {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))
             .expect("a child is in `/proc`");
         // The program's name, in parentheses, may hold anything.
         let (_, rest) = stat
             .rsplit_once(") ")
             .expect("`/proc/PID/stat` has a parenthesis");
-        rest.chars().next().expect("a state follows")
+        rest.to_owned()
+    }
+
+    /// User and system time that it took so far, in seconds and steps of 10 ms.
+    pub fn cpu_s(&self) -> f64 {
+        // What follows the name begins with field 3; the times are 14 and 15.
+        let fields = self.stat();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks
+            .map(|field| field.parse::<u64>().expect("a number of ticks"))
+            .sum();
+        ticks as f64 / TICKS_PER_SECOND
+    }
+
+    /// The most memory that it had so far, files' pages included.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("a child is in `/proc`");
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+        let peak = peak.expect("the process has not ended").trim();
+        peak.parse::<u64>().expect("a number of kB") << 10
     }
 
     /// Whether it ends before this time is over; returns at its end.

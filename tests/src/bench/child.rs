@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
+use crate::process::TICKS_PER_SECOND;
+
 /// How often memory is looked at.
 const SAMPLE_EVERY: Duration = Duration::from_millis(3);
-/// The kernel's unit of CPU time in `/proc`, on every architecture that Rust knows.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What a process took.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,9 @@
 //! Rounds are interleaved, so that a slow minute of the machine hits all sides.
 
 mod child;
+mod fleet;
 mod floor;
+mod object_floor;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -19,7 +21,9 @@ use crate::python;
 use crate::table::Table;
 use child::Measured;
 
+pub use fleet::FleetBench;
 pub use floor::{Floor, copy as floor};
+pub use object_floor::{ObjectFloor, copy as object_floor};
 
 /// λ of every merge here.
 const LAMBDA: f64 = 0.5;

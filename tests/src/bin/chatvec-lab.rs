@@ -5,12 +5,17 @@
     reason = "a tool of the workspace that talks to people"
 )]
 
+use std::fmt::Write as _;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+use std::{fs, io};
 
 use anyhow::Context as _;
-use chatvec_tests::bench::{Bench, Floor, floor};
+use chatvec_tests::bench::{Bench, FleetBench, Floor, ObjectFloor, floor, object_floor};
 use chatvec_tests::changes::greatest;
+use chatvec_tests::component::{Access, BUCKET, Bucket, Identity, Postgres, SeaweedFs};
 use chatvec_tests::family::{Family, FamilySpec, write_sparse};
 use chatvec_tests::oracle::{Expectation, Rule, Vector, verify};
 use chatvec_tests::python;
@@ -36,6 +41,16 @@ enum Command {
     Floor(FloorArgs),
     /// Measure chatvec next to the floor and to a numpy loop
     Bench(BenchArgs),
+    /// Run a Postgres and a SeaweedFS of their own until stdin ends
+    Services(ServicesArgs),
+    /// Copy the files of a folder into the bucket that the environment names
+    Upload(TransferArgs),
+    /// Copy objects out of the bucket that the environment names
+    Download(TransferArgs),
+    /// Fetch three checkpoints and put one: what no worker can be faster than
+    ObjectFloor(ObjectFloorArgs),
+    /// Measure a worker between buckets next to the floor, and an idle fleet
+    BenchFleet(BenchFleetArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -53,6 +68,19 @@ enum Preset {
     /// 163 files with 91,000 tensors a checkpoint; the weights are holes
     #[value(name = "moe-671b")]
     Moe671b,
+}
+
+impl Preset {
+    /// What the family looks like; `None` where it is made of holes.
+    fn spec(self, seed: u64) -> Option<FamilySpec> {
+        match self {
+            Self::Tiny => Some(FamilySpec::tiny(seed)),
+            Self::Demo => Some(FamilySpec::demo(seed)),
+            Self::Llama1b => Some(FamilySpec::llama_1b(seed)),
+            Self::Llama4b => Some(FamilySpec::llama_4b(seed)),
+            Self::Moe671b => None,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -146,6 +174,58 @@ struct BenchArgs {
     folder: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct ServicesArgs {
+    /// Gets the variables that clients need, for a shell to read, once all are ready
+    #[arg(long)]
+    environment: PathBuf,
+}
+
+#[derive(Args)]
+struct TransferArgs {
+    /// The folder of the files
+    #[arg(long)]
+    folder: PathBuf,
+    /// What the keys of the objects begin with, before a slash
+    #[arg(long)]
+    prefix: String,
+}
+
+#[derive(Args)]
+struct ObjectFloorArgs {
+    /// The prefix of cp, chat and base
+    #[arg(long)]
+    family: String,
+    /// The prefix of the copy
+    #[arg(long)]
+    out: String,
+    /// Parts at once
+    #[arg(long)]
+    slots: usize,
+}
+
+#[derive(Args)]
+struct BenchFleetArgs {
+    /// The size of the family
+    #[arg(long, value_enum, default_value = "llama-1b")]
+    preset: Preset,
+    /// Rounds of the side-by-side comparison
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Parts at once
+    #[arg(long, default_value_t = 4)]
+    slots: u32,
+    /// The worker's memory
+    #[arg(long, default_value_t = 1024)]
+    memory_mib: u64,
+    /// How long the idle fleet is watched
+    #[arg(long, default_value_t = 60)]
+    idle_s: u64,
+    /// Where the family lies before it is uploaded
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Family(arguments) => write_family(&arguments),
@@ -161,23 +241,32 @@ fn main() -> anyhow::Result<ExitCode> {
         })
         .context("cannot copy"),
         Command::Bench(arguments) => run_bench(arguments),
+        Command::Services(arguments) => run_services(&arguments),
+        Command::Upload(arguments) => {
+            environment_bucket()?.upload(&arguments.folder, &arguments.prefix)
+        }
+        Command::Download(arguments) => {
+            environment_bucket()?.download(&arguments.prefix, &arguments.folder)
+        }
+        Command::ObjectFloor(arguments) => object_floor(
+            &ObjectFloor {
+                bucket: BUCKET.to_owned(),
+                family: arguments.family,
+                out: arguments.out,
+                slots: arguments.slots,
+            },
+            &Access::from_environment()?,
+        ),
+        Command::BenchFleet(arguments) => bench_fleet(arguments),
     }?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn write_family(arguments: &FamilyArgs) -> anyhow::Result<()> {
-    let seed = arguments.seed;
-    let spec = match arguments.preset {
-        Preset::Tiny => FamilySpec::tiny(seed),
-        Preset::Demo => FamilySpec::demo(seed),
-        Preset::Llama1b => FamilySpec::llama_1b(seed),
-        Preset::Llama4b => FamilySpec::llama_4b(seed),
-        Preset::Moe671b => {
-            write_sparse(&arguments.out)?;
-            return Ok(());
-        }
+    match arguments.preset.spec(arguments.seed) {
+        Some(spec) => spec.write(&arguments.out)?,
+        None => write_sparse(&arguments.out)?,
     };
-    spec.write(&arguments.out)?;
     Ok(())
 }
 
@@ -228,6 +317,42 @@ fn verify_merge(arguments: VerifyArgs) -> anyhow::Result<ExitCode> {
         }
         None => ExitCode::SUCCESS,
     })
+}
+
+fn run_services(arguments: &ServicesArgs) -> anyhow::Result<()> {
+    let (postgres, seaweedfs) = (Postgres::start(), SeaweedFs::start());
+    let access = seaweedfs.access(Identity::Owner);
+    let mut text = format!("export CHATVEC_DATABASE_URL='{}'\n", postgres.url());
+    for (name, value) in access.environment() {
+        writeln!(text, "export {name}='{value}'")?;
+    }
+    // Whoever waits for the file reads all of it.
+    let unfinished = arguments.environment.with_extension("tmp");
+    fs::write(&unfinished, text)?;
+    fs::rename(&unfinished, &arguments.environment)?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn environment_bucket() -> anyhow::Result<Bucket> {
+    Ok(Bucket::new(BUCKET, Access::from_environment()?))
+}
+
+fn bench_fleet(arguments: BenchFleetArgs) -> anyhow::Result<()> {
+    let spec = arguments.preset.spec(1);
+    let bench = FleetBench {
+        lab: std::env::current_exe().context("cannot find this tool's own path")?,
+        folder: arguments
+            .folder
+            .unwrap_or_else(|| python::repository().join("target/bench")),
+        family: spec.context("holes are not uploaded")?,
+        runs: arguments.runs,
+        slots: arguments.slots,
+        memory_mib: arguments.memory_mib,
+        idle: Duration::from_secs(arguments.idle_s),
+    };
+    println!("{}", bench.run()?);
+    Ok(())
 }
 
 fn run_bench(arguments: BenchArgs) -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tonic::codegen::http::Request;
 
 /// The region of every server here.
-const REGION: &str = "us-east-1";
+pub(crate) const REGION: &str = "us-east-1";
 /// A part of an upload.
 const PART_BYTES: usize = 8 << 20;
 /// Parts of a file under way at once.
@@ -82,10 +82,7 @@ impl Bucket {
             .with_secret_access_key(&access.secret_key)
             .with_region(REGION)
             .with_client_options(options.clone())
-            .with_retry(RetryConfig {
-                max_retries: 0,
-                ..RetryConfig::default()
-            })
+            .with_retry(no_retries())
             .build();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         Self {
@@ -230,6 +227,14 @@ impl Bucket {
             })?;
         }
         Ok(())
+    }
+}
+
+/// A client that says at once what goes wrong.
+pub(crate) fn no_retries() -> RetryConfig {
+    RetryConfig {
+        max_retries: 0,
+        ..RetryConfig::default()
     }
 }
 

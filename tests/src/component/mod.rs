@@ -13,8 +13,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
 pub use bucket::{Access, Bucket};
+pub(crate) use bucket::{REGION, no_retries};
 pub use postgres::Postgres;
-pub use seaweedfs::{Identity, SeaweedFs};
+pub use seaweedfs::{BUCKET, Identity, SeaweedFs};
 
 /// How often a server is started when somebody is quicker to take its ports.
 const TRIES: usize = 5;

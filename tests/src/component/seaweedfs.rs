@@ -12,7 +12,7 @@ use crate::process::Process;
 use crate::python;
 
 /// The one bucket of every server.
-const BUCKET: &str = "models";
+pub const BUCKET: &str = "models";
 
 /// Who calls the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,166 @@
+//! A fleet on this machine: a database, a bucket, and coordinators, workers and
+//! clients that are processes of their own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::component::{Access, Bucket, Identity, Postgres, SeaweedFs};
+use crate::process::{self, Outcome, Process, until};
+
+/// A database with the program's schema, a bucket, and a folder.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The database of the jobs.
+    pub postgres: Postgres,
+    /// The store of the checkpoints.
+    pub seaweedfs: SeaweedFs,
+    /// How every process of the fleet is known to the store.
+    pub access: Access,
+    /// The store's bucket, for whom everything is allowed.
+    pub bucket: Bucket,
+    folder: TempDir,
+    started: AtomicU32,
+}
+
+/// A coordinator that listens.
+#[derive(Debug)]
+pub struct Coordinator {
+    /// Its process.
+    pub process: Process,
+    /// Where it listens, as `http://HOST:PORT`.
+    pub address: String,
+}
+
+impl Fleet {
+    /// Starts the services and makes the database ready. Nothing of chatvec runs
+    /// yet.
+    ///
+    /// # Panics
+    /// If a service cannot be had.
+    pub fn start() -> Self {
+        let fleet = Self::unprepared();
+        fleet.migrate().expect_code(0);
+        fleet
+    }
+
+    /// The same with a database that is empty.
+    ///
+    /// # Panics
+    /// If a service cannot be had.
+    pub fn unprepared() -> Self {
+        let seaweedfs = SeaweedFs::start();
+        Self {
+            postgres: Postgres::start(),
+            access: seaweedfs.access(Identity::Owner),
+            bucket: seaweedfs.bucket(),
+            seaweedfs,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            started: AtomicU32::new(0),
+        }
+    }
+
+    /// A place in the fleet's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `chatvec` with these arguments, which knows the store.
+    pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = process::command(args);
+        command.envs(self.access.environment());
+        command
+    }
+
+    /// Runs `chatvec migrate` to its end.
+    pub fn migrate(&self) -> Outcome {
+        Process::start(self.command(["migrate", "--database", &self.postgres.url()])).wait()
+    }
+
+    /// The command of a coordinator on any port, and the file that will name it.
+    pub fn serve_command(&self, more: &[&str]) -> (Command, PathBuf) {
+        let ordinal = self.started.fetch_add(1, Ordering::Relaxed);
+        let port_file = self.path(&format!("port-{ordinal}"));
+        let mut command = self.command(["serve", "--listen", "127.0.0.1:0"]);
+        command
+            .args(["--database", &self.postgres.url()])
+            .arg("--port-file")
+            .arg(&port_file)
+            .args(more);
+        (command, port_file)
+    }
+
+    /// Starts a coordinator and waits until it listens.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn serve(&self, more: &[&str]) -> Coordinator {
+        let (command, port_file) = self.serve_command(more);
+        let mut process = Process::start(command);
+        if !process.runs_until("the coordinator to listen", || port_file.exists()) {
+            panic!("the coordinator ended: {:#?}", process.wait());
+        }
+        let address = fs::read_to_string(port_file).expect("it is written whole");
+        Coordinator {
+            process,
+            address: format!("http://{}", address.trim()),
+        }
+    }
+
+    /// Starts a worker for these coordinators.
+    pub fn worker(&self, coordinators: &str, more: &[&str]) -> Process {
+        let mut command = self.command(["worker", "--coordinator", coordinators]);
+        command.args(more);
+        Process::start(command)
+    }
+
+    /// Runs a client of these coordinators to its end.
+    pub fn client(&self, coordinators: &str, args: &[&str]) -> Outcome {
+        Process::start(self.client_command(coordinators, args)).wait()
+    }
+
+    /// The command of a client of these coordinators.
+    pub fn client_command(&self, coordinators: &str, args: &[&str]) -> Command {
+        let mut command = self.command(args);
+        command.env("CHATVEC_COORDINATOR", coordinators);
+        command
+    }
+
+    /// A job as it stands.
+    ///
+    /// # Panics
+    /// If no coordinator knows it.
+    pub fn get(&self, coordinators: &str, job: &str) -> Value {
+        self.client(coordinators, &["get", "-o", "json", job])
+            .expect_code(0)
+            .json()
+    }
+
+    /// Waits for a condition on a job.
+    ///
+    /// # Panics
+    /// If it does not hold in time.
+    pub fn until(
+        &self,
+        coordinators: &str,
+        job: &str,
+        what: &str,
+        condition: impl Fn(&Value) -> bool,
+    ) {
+        until(what, || condition(&self.get(coordinators, job)));
+    }
+}
+
+/// The addresses of some coordinators as clients and workers take them.
+pub fn addresses<'a>(coordinators: impl IntoIterator<Item = &'a Coordinator>) -> String {
+    let addresses: Vec<&str> = coordinators
+        .into_iter()
+        .map(|coordinator| coordinator.address.as_str())
+        .collect();
+    addresses.join(",")
+}
