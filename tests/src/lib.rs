@@ -15,6 +15,7 @@ pub mod changes;
 pub mod component;
 pub mod direct;
 pub mod fleet;
+pub mod otlp;
 pub mod process;
 pub mod python;
 mod table;

@@ -12,4 +12,5 @@ mod bad_input;
 
 mod oracles;
 mod service;
+mod telemetry;
 mod tidy;

@@ -2,9 +2,10 @@
 //!
 //! A client that goes away drops its request's future, and a transaction that
 //! is dropped half-way can poison a pooled connection. So the work runs in a
-//! task of its own, to its end.
+//! task of its own, to its end, and in the request's span.
 
 use tonic::Status;
+use tracing::Instrument as _;
 
 use chatvec_proto::status::Reason;
 
@@ -14,7 +15,7 @@ use super::store::StoreError;
 pub(super) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, Status> {
-    match tokio::spawn(work).await {
+    match tokio::spawn(work.in_current_span()).await {
         Ok(outcome) => outcome.map_err(|error| status(&error)),
         Err(panic) => {
             tracing::error!(%panic, "a request panicked");

@@ -14,7 +14,9 @@ use tonic::{Request, Response, Status};
 
 use super::CoordinatorOptions;
 use super::detached::detached;
-use super::store::{Acquired, Beat, BeatAnswer, NewPart, Store, StoreError, WorkerInfo};
+use super::store::{
+    Acquired, Beat, BeatAnswer, FailOutcome, NewPart, Store, StoreError, WorkerInfo,
+};
 use crate::identity;
 
 /// Between two looks at the job table while a worker waits. Wake-ups inside
@@ -191,19 +193,38 @@ impl TryFrom<v1::TaskReport> for Report {
 
 impl Report {
     async fn record(self, store: &Store) -> Result<v1::ReportResult, StoreError> {
-        let outcome = match self {
-            Self::Done(lease, parts) => store.complete_task(&lease, &parts).await.map(drop),
-            Self::Failed(lease, failure) => store
-                .fail_task(&lease, &failure, identity::jitter())
-                .await
-                .map(drop),
+        let (lease, outcome) = match self {
+            Self::Done(lease, parts) => {
+                let outcome = store.complete_task(&lease, &parts).await.map(drop);
+                (lease, outcome)
+            }
+            Self::Failed(lease, failure) => {
+                let jitter = identity::jitter();
+                let outcome = store.fail_task(&lease, &failure, jitter).await;
+                let outcome = outcome.map(|next| log_failure(&lease, &failure, next));
+                (lease, outcome)
+            }
         };
         match outcome {
             Ok(()) => Ok(v1::ReportResult::Recorded),
-            Err(StoreError::LeaseLost { .. }) => Ok(v1::ReportResult::LeaseLost),
+            Err(StoreError::LeaseLost { .. }) => {
+                tracing::info!(job.id = %lease.job, task.id = %lease.task, task.attempt = %lease.attempt,
+                    "a report came after its lease, it does not count");
+                Ok(v1::ReportResult::LeaseLost)
+            }
             Err(error) => Err(error),
         }
     }
+}
+
+fn log_failure(lease: &Lease, failure: &TaskFailure, next: FailOutcome) {
+    let message = match next {
+        FailOutcome::Retried { .. } => "task failed, it will be tried again",
+        FailOutcome::GaveUp => "task failed, and its job with it",
+        FailOutcome::Cancelled => "task failed, its job is not wanted any more",
+    };
+    tracing::warn!(job.id = %lease.job, task.id = %lease.task, task.attempt = %lease.attempt,
+        task.failure = failure.kind.name(), task.problem = %failure.problem, "{message}");
 }
 
 fn new_part(file: FileOrdinal, part: v1::FinishedPart) -> NewPart {

@@ -252,3 +252,64 @@ fn format(context: &SpanContext) -> String {
         context.trace_flags() & TraceFlags::SAMPLED
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALID: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn read(text: &str) -> Option<String> {
+        parse(text).as_ref().map(format)
+    }
+
+    #[test]
+    fn a_valid_traceparent_is_read_and_written_as_it_was() {
+        assert_eq!(read(VALID).as_deref(), Some(VALID));
+        let unsampled = VALID.replace("-01", "-00");
+        assert_eq!(read(&unsampled), Some(unsampled));
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_left_out() {
+        let later = VALID.replacen("00-", "cc-", 1);
+        for later in [later.clone(), format!("{later}-what-else")] {
+            assert_eq!(read(&later).as_deref(), Some(VALID), "{later}");
+        }
+        let more_flags = VALID.replace("-01", "-ff");
+        assert_eq!(read(&more_flags).as_deref(), Some(VALID));
+    }
+
+    #[test]
+    fn what_is_no_traceparent_is_ignored() {
+        let [trace, span] = ["0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"];
+        for bad in [
+            String::new(),
+            "00".to_owned(),
+            format!("{VALID}-more"),
+            format!(" {VALID}"),
+            format!("ff-{trace}-{span}-01"),
+            format!("0x-{trace}-{span}-01"),
+            format!("00-{}-{span}-01", trace.to_uppercase()),
+            format!("00-{}-{span}-01", &trace[1..]),
+            format!("00-{}-{span}-01", "0".repeat(32)),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+            format!("00-{trace}-{span}-1"),
+            format!("00-{trace}-{span}"),
+            format!("00-{}é-{span}-01", &trace[2..]),
+        ] {
+            assert_eq!(read(&bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_carries_the_trace_that_goes_on() {
+        let mut metadata = MetadataMap::new();
+        inject(&mut metadata);
+        assert_eq!(traceparent_of(&metadata), None, "no trace goes on");
+        let parent = parse(VALID).expect("it is valid");
+        let _entered = Context::new().with_remote_span_context(parent).attach();
+        inject(&mut metadata);
+        assert_eq!(traceparent_of(&metadata).as_deref(), Some(VALID));
+    }
+}

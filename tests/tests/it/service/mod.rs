@@ -3,4 +3,4 @@
 mod coordinator;
 mod faults;
 mod jobs;
-mod scene;
+pub(crate) mod scene;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use chatvec_tests::family::{Family, FamilySpec};
 use chatvec_tests::process::{self, Outcome, Process, Signal, until};
@@ -12,13 +13,13 @@ use tempfile::TempDir;
 use tonic::transport::Endpoint;
 
 /// A family of checkpoints and a folder for everything else.
-pub(super) struct Scene {
+pub(crate) struct Scene {
     dir: TempDir,
-    pub(super) family: Family,
+    pub(crate) family: Family,
 }
 
 impl Scene {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder can be made");
         let family = FamilySpec::tiny(7).write(&dir.path().join("family"));
         Self {
@@ -27,12 +28,12 @@ impl Scene {
         }
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// The flags of a merge into a folder of the scene.
-    pub(super) fn merge(&self, out: &str) -> Vec<String> {
+    pub(crate) fn merge(&self, out: &str) -> Vec<String> {
         let text = |path: PathBuf| path.display().to_string();
         let flags = [
             ("--cp", text(self.family.cp())),
@@ -48,7 +49,17 @@ impl Scene {
     }
 
     /// Starts a coordinator with these arguments, and waits until it listens.
-    pub(super) fn serve(&self, listen: &str, more: &[&str]) -> Service {
+    pub(crate) fn serve(&self, listen: &str, more: &[&str]) -> Service {
+        self.serve_with(listen, more, &|_| {})
+    }
+
+    /// As [`serve`](Self::serve), the command changed by `set` before.
+    pub(crate) fn serve_with(
+        &self,
+        listen: &str,
+        more: &[&str],
+        set: &dyn Fn(&mut Command),
+    ) -> Service {
         let port_file = self.path("port");
         let _stale = fs::remove_file(&port_file);
         let state = self.path("state");
@@ -59,6 +70,7 @@ impl Scene {
             .arg("--port-file")
             .arg(&port_file)
             .args(more);
+        set(&mut command);
         let mut process = Process::start(command);
         if !process.runs_until("the coordinator to listen", || port_file.exists()) {
             panic!("the coordinator ended: {:#?}", process.wait());
@@ -81,7 +93,7 @@ impl Scene {
 
     /// Checks that the output has the very files of `chatvec merge`, and no other.
     #[track_caller]
-    pub(super) fn assert_as_merged(&self, out: &str) {
+    pub(crate) fn assert_as_merged(&self, out: &str) {
         until("the state folder to be removed", || {
             !self.path(out).join(".chatvec").exists()
         });
@@ -111,36 +123,33 @@ fn published(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// A coordinator that listens.
-pub(super) struct Service {
-    pub(super) process: Process,
-    pub(super) address: String,
+pub(crate) struct Service {
+    pub(crate) process: Process,
+    pub(crate) address: String,
 }
 
 impl Service {
-    pub(super) fn command<A: AsRef<OsStr>>(
-        &self,
-        args: impl IntoIterator<Item = A>,
-    ) -> std::process::Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = process::command(args);
         command.env("CHATVEC_COORDINATOR", format!("http://{}", self.address));
         command
     }
 
     /// Runs a client to its end.
-    pub(super) fn client<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Outcome {
+    pub(crate) fn client<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Outcome {
         Process::start(self.command(args)).wait()
     }
 
-    pub(super) fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint::from_shared(format!("http://{}", self.address)).expect("it is an address")
     }
 
-    pub(super) fn worker(&self) -> Process {
+    pub(crate) fn worker(&self) -> Process {
         Process::start(self.command(["worker", "--slots", "1"]))
     }
 
     /// Submits a merge without waiting for its end, and returns the job.
-    pub(super) fn submit(&self, scene: &Scene, out: &str, more: &[&str]) -> Value {
+    pub(crate) fn submit(&self, scene: &Scene, out: &str, more: &[&str]) -> Value {
         let flags = scene.merge(out);
         let args = ["submit", "-o", "json"]
             .into_iter()
@@ -149,18 +158,18 @@ impl Service {
         self.client(args).expect_code(0).json()
     }
 
-    pub(super) fn get(&self, job: &str) -> Value {
+    pub(crate) fn get(&self, job: &str) -> Value {
         self.client(["get", "-o", "json", job])
             .expect_code(0)
             .json()
     }
 
-    pub(super) fn until(&self, job: &str, what: &str, condition: impl Fn(&Value) -> bool) {
+    pub(crate) fn until(&self, job: &str, what: &str, condition: impl Fn(&Value) -> bool) {
         until(what, || condition(&self.get(job)));
     }
 
     /// Waits until a worker holds tasks of the job and some, not all, are done.
-    pub(super) fn until_under_way(&self, job: &str) {
+    pub(crate) fn until_under_way(&self, job: &str) {
         self.until(job, "the job to be under way", |job| {
             assert_eq!(job["error"], Value::Null, "{job:#}");
             assert_ne!(
@@ -174,23 +183,23 @@ impl Service {
     }
 }
 
-pub(super) fn tasks(job: &Value, counter: &str) -> u64 {
+pub(crate) fn tasks(job: &Value, counter: &str) -> u64 {
     job["progress"][counter]
         .as_u64()
         .expect("a number of tasks")
 }
 
-pub(super) fn id(job: &Value) -> String {
+pub(crate) fn id(job: &Value) -> String {
     job["job_id"].as_str().expect("a job has an id").to_owned()
 }
 
 /// So many parts that a job takes long enough to be met half-way.
-pub(super) const SMALL_PARTS: [&str; 2] = ["--part-size", "256KiB"];
-pub(super) const ANY_PORT: &str = "127.0.0.1:0";
+pub(crate) const SMALL_PARTS: [&str; 2] = ["--part-size", "256KiB"];
+pub(crate) const ANY_PORT: &str = "127.0.0.1:0";
 
 /// Asks a process to stop, and checks that it does so cleanly.
 #[track_caller]
-pub(super) fn drain(process: Process) -> Outcome {
+pub(crate) fn drain(process: Process) -> Outcome {
     process.signal(Signal::TERM);
     process.wait().expect_code(0)
 }
