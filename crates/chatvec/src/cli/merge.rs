@@ -15,6 +15,7 @@ use super::runtime::block_on;
 use super::{Exit, Failure, OutputFormat, output, signals, size, text};
 use crate::coordinator::planner;
 use crate::embedded::{self, EarlierRun, EmbeddedError, EmbeddedOptions, Event, MergeEnd};
+use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 use crate::telemetry::{self, LogFormat, Role};
 
 /// Merge on this machine.
@@ -43,16 +44,17 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
     let began = Instant::now();
     let given = args.recipe.read()?;
-    given.check_inputs_exist()?;
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
+    given.check_inputs_exist(&storage)?;
     // Rejects what cannot work before anything is created.
-    let draft = planner::draft(&given.recipe, args.part_size);
+    let draft = planner::draft(&storage, &given.recipe, args.part_size);
     let draft = draft.map_err(|problems| Failure::bad_input(given.named(problems)))?;
     output::warnings(&draft.warnings);
     let work = Work::of(&draft);
     drop(draft);
 
     let progress = Progress::on_stderr();
-    let merged = block_on(merge(args, &given, &progress));
+    let merged = block_on(merge(args, &storage, &given, &progress));
     progress.clear();
     let (end, kept) = merged?;
     let outcome = match end {
@@ -89,6 +91,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
 #[tracing::instrument(name = "merge checkpoint", skip_all)]
 async fn merge(
     args: &MergeArgs,
+    storage: &ObjectStorage,
     given: &Given,
     progress: &Progress,
 ) -> Result<(MergeEnd, u64), Failure> {
@@ -122,7 +125,7 @@ async fn merge(
         }
         Event::Job(job) => progress.show(job),
     };
-    let end = embedded::merge(given.recipe.clone(), options, interrupt, watch).await;
+    let end = embedded::merge(storage, given.recipe.clone(), options, interrupt, watch).await;
     let end = end.map_err(|error| match error {
         EmbeddedError::Rejected(problems) => Failure::bad_input(given.named(problems)),
         EmbeddedError::Busy { folder, pid } => {

@@ -10,6 +10,7 @@ use super::recipe::RecipeArgs;
 use super::{Exit, Failure, OutputFormat, output, size};
 use crate::coordinator::planner;
 use crate::storage::OutputFolder;
+use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 
 /// Show what a merge would do with every tensor and file, without doing it.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,8 +30,9 @@ pub struct PlanArgs {
 
 pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
     let given = args.recipe.read()?;
-    given.check_inputs_exist()?;
-    let draft = planner::draft(&given.recipe, args.part_size);
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
+    given.check_inputs_exist(&storage)?;
+    let draft = planner::draft(&storage, &given.recipe, args.part_size);
     let draft = draft.map_err(|problems| Failure::bad_input(given.named(problems)))?;
     // A warning: an earlier merge may stand there that this one would go on with.
     let folder = OutputFolder::at(&given.recipe.output.url);

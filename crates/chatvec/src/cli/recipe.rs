@@ -10,6 +10,7 @@ use chatvec_core::recipe::{Parsed, Recipe};
 use serde_json::{Map, Value, json};
 
 use super::{Failure, output};
+use crate::storage::object::ObjectStorage;
 use crate::storage::{Location, survey};
 
 /// What is merged.
@@ -197,12 +198,16 @@ fn unreadable(file: &Path, path: &Path, error: &std::io::Error) -> Problem {
     }
 }
 
-/// The absolute path, or the text itself where it is no path: whoever looks
-/// for it says what is wrong.
+/// The absolute path or the URL's normal form, or the text itself where it is
+/// neither: whoever looks for it says what is wrong.
 fn absolute(text: &str, relative_to: &Path) -> String {
-    let location = Location::parse(text, relative_to).ok();
-    let path = location.and_then(|location| location.path().to_str().map(str::to_owned));
-    path.unwrap_or_else(|| text.to_owned())
+    match Location::parse(text, relative_to) {
+        // Of a path that is not UTF-8 nothing can be said but its text.
+        Ok(location) if location.folder().is_none_or(|path| path.to_str().is_some()) => {
+            location.key()
+        }
+        _ => text.to_owned(),
+    }
 }
 
 impl Given {
@@ -211,7 +216,7 @@ impl Given {
     ///
     /// # Errors
     /// If an input does not exist.
-    pub(super) fn check_inputs_exist(&self) -> Result<(), Failure> {
+    pub(super) fn check_inputs_exist(&self, storage: &ObjectStorage) -> Result<(), Failure> {
         let vectors = self
             .as_written
             .vectors
@@ -228,11 +233,13 @@ impl Given {
             Some((role, Location::parse(text, &self.relative_to).ok()?))
         });
         let inputs: Vec<_> = inputs.collect();
-        if inputs.iter().all(|(_, location)| location.path().exists()) {
+        // Of objects only the survey can tell, which comes next anyway.
+        let is_there = |location: &Location| location.folder().is_none_or(Path::exists);
+        if inputs.iter().all(|(_, location)| is_there(location)) {
             return Ok(());
         }
         let problems = inputs.iter().flat_map(|(role, location)| {
-            let found = survey(location)
+            let found = survey(storage, location)
                 .err()
                 .map(|error| error.problems())
                 .unwrap_or_default();

@@ -15,6 +15,7 @@ use crate::coordinator::store::Store;
 use crate::coordinator::{Coordinator, CoordinatorOptions, verify_after_reboot};
 use crate::server;
 use crate::storage::lock;
+use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 use crate::telemetry::{self, LogFormat, Role};
 
 /// The job store's file in the state folder.
@@ -79,7 +80,8 @@ async fn serve(args: &ServeArgs, state: &Path) -> Result<(), Failure> {
         lease_duration_ms: args.lease * 1000,
         part_size: args.part_size,
     };
-    let coordinator = Coordinator::start(store, options);
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
+    let coordinator = Coordinator::start(store, storage, options);
     if let Some(file) = &args.port_file {
         write_whole(file, &format!("{address}\n"))
             .with_context(|| format!("cannot write `{}`", file.display()))?;

@@ -27,6 +27,8 @@ use tonic::service::Routes;
 
 use store::{Store, StoreError};
 
+use crate::storage::object::ObjectStorage;
+
 pub use resume::{Resumed, resume, verify_after_reboot};
 
 /// Between two looks at the job table without a wake-up.
@@ -58,6 +60,7 @@ impl Default for CoordinatorOptions {
 #[derive(Debug)]
 pub struct Coordinator {
     store: Store,
+    storage: ObjectStorage,
     options: CoordinatorOptions,
     stopping: CancellationToken,
     loops: TaskTracker,
@@ -66,9 +69,10 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Starts the planner, the finalizer and the janitor.
-    pub fn start(store: Store, options: CoordinatorOptions) -> Self {
+    pub fn start(store: Store, storage: ObjectStorage, options: CoordinatorOptions) -> Self {
         let coordinator = Self {
             store,
+            storage,
             options,
             stopping: CancellationToken::new(),
             loops: TaskTracker::new(),
@@ -120,10 +124,11 @@ impl Coordinator {
     }
 
     fn spawn_planner(&self) {
-        let (store, part_size) = (self.store.clone(), self.options.part_size);
+        let (store, storage) = (self.store.clone(), self.storage.clone());
+        let part_size = self.options.part_size;
         self.spawn_loop("planner", POLL_PERIOD, move || {
-            let store = store.clone();
-            async move { planner::plan_waiting_jobs(&store, part_size).await }
+            let (store, storage) = (store.clone(), storage.clone());
+            async move { planner::plan_waiting_jobs(&store, &storage, part_size).await }
         });
     }
 

@@ -27,7 +27,7 @@ use crate::channel::{self, Connection, Coordinators};
 use crate::coordinator::store::{Store, StoreError};
 use crate::coordinator::{Coordinator, CoordinatorOptions, Resumed};
 use crate::server;
-use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
+use crate::storage::object::ObjectStorage;
 use crate::telemetry;
 use crate::worker::{
     MEMORY_DEFAULT, WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions,
@@ -107,12 +107,13 @@ pub enum EmbeddedError {
 /// # Errors
 /// [`EmbeddedError`] if the merge could not start; then nothing was changed.
 pub async fn merge(
+    storage: &ObjectStorage,
     recipe: Recipe,
     options: EmbeddedOptions,
     interrupt: CancellationToken,
     mut watch: impl FnMut(Event<'_>),
 ) -> Result<MergeEnd, EmbeddedError> {
-    let state = State::check(recipe)?;
+    let state = State::check(storage, recipe)?;
     // What a run left that died after publishing is removed under the lock.
     if state.is_published()? && !state.has_leftovers() {
         return Ok(MergeEnd::AlreadyPublished);
@@ -137,7 +138,15 @@ pub async fn merge(
         }
         Opened::AlreadyPublished => return Ok(MergeEnd::AlreadyPublished),
     };
-    let mut end = run(&mut state, store, options, interrupt, &mut watch).await;
+    let mut end = run(
+        &mut state,
+        store,
+        storage.clone(),
+        options,
+        interrupt,
+        &mut watch,
+    )
+    .await;
     // The interruption came too late: publishing had begun and went on to its end.
     if matches!(end, Ok(MergeEnd::Interrupted)) && state.is_published()? {
         end = Ok(MergeEnd::AlreadyPublished);
@@ -160,6 +169,7 @@ fn is_full_store(error: &anyhow::Error) -> bool {
 async fn run(
     state: &mut State,
     store: Store,
+    storage: ObjectStorage,
     options: EmbeddedOptions,
     interrupt: CancellationToken,
     watch: &mut impl FnMut(Event<'_>),
@@ -168,7 +178,11 @@ async fn run(
         part_size: options.part_size,
         ..CoordinatorOptions::default()
     };
-    let coordinator = Arc::new(Coordinator::start(store, coordinator_options));
+    let coordinator = Arc::new(Coordinator::start(
+        store,
+        storage.clone(),
+        coordinator_options,
+    ));
     let (coordinators, incoming) = channel::in_process();
     let stop = CancellationToken::new();
     let server = tokio::spawn({
@@ -176,7 +190,7 @@ async fn run(
         async move { server::serve_in_process(&coordinator, incoming, stop).await }
     });
     let drain = CancellationToken::new();
-    let workers = start_worker(options.workers, &coordinators, &drain);
+    let workers = start_worker(options.workers, storage, &coordinators, &drain);
     let end = follow(
         state,
         &coordinator,
@@ -197,6 +211,7 @@ async fn run(
 
 fn start_worker(
     slots: u32,
+    storage: ObjectStorage,
     coordinators: &Coordinators,
     drain: &CancellationToken,
 ) -> JoinSet<anyhow::Result<WorkerEnd>> {
@@ -206,7 +221,6 @@ fn start_worker(
         exhausted: WhenExhausted::Stop,
     };
     let client = WorkerClient::new(coordinators.clone()).with_patience(PATIENCE);
-    let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
     let worker = Worker::new(options, client, storage);
     let mut workers = JoinSet::new();
     workers.spawn(worker.run(drain.clone()));

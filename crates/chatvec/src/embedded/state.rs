@@ -18,6 +18,7 @@ use crate::coordinator::store::{JobFilter, JobRow, Store};
 use crate::coordinator::{Resumed, resume};
 use crate::storage::OutputFolder;
 use crate::storage::lock::{FolderLock, LOCK_NAME, take};
+use crate::storage::object::ObjectStorage;
 
 /// The job store's file in the state folder.
 const STORE_NAME: &str = "state.db";
@@ -52,10 +53,10 @@ pub(super) enum Opened {
 impl State {
     /// Reads what can be read without changing anything, and rejects what
     /// cannot work.
-    pub(super) fn check(recipe: Recipe) -> Result<Self, EmbeddedError> {
+    pub(super) fn check(storage: &ObjectStorage, recipe: Recipe) -> Result<Self, EmbeddedError> {
         let rejected = |problem| EmbeddedError::Rejected(vec![problem]);
         let output = OutputFolder::at(&recipe.output.url).map_err(rejected)?;
-        let inputs = SurveyedInputs::survey(&recipe).map_err(EmbeddedError::Rejected)?;
+        let inputs = SurveyedInputs::survey(storage, &recipe).map_err(EmbeddedError::Rejected)?;
         output
             .check_apart_from(&inputs.folders())
             .map_err(rejected)?;

@@ -12,7 +12,7 @@ use super::pin::pin_of;
 
 /// The longest side file that is read whole: tokenizers of large vocabularies
 /// have tens of megabytes.
-const WHOLE_FILE_MAX: u64 = 256 << 20;
+pub(super) const WHOLE_FILE_MAX: u64 = 256 << 20;
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]

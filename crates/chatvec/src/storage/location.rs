@@ -1,4 +1,5 @@
-//! The URL of a checkpoint: for now a folder of the local filesystem.
+//! The URL of a checkpoint: a folder of the local filesystem, or a prefix in
+//! object storage.
 
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -6,29 +7,40 @@ use std::path::{Path, PathBuf};
 
 use chatvec_core::problem::Problem;
 
-/// Where a checkpoint is. Equal are those of one path, however it was written.
+use super::object::{ObjectUrl, ObjectUrlError, Scheme};
+
+/// Where a checkpoint is. Equal are those of one place, however it was written.
 #[derive(Debug, Clone)]
-pub struct Location {
-    path: PathBuf,
-    text: String,
+pub enum Location {
+    /// A folder of the local filesystem.
+    Folder {
+        /// Its absolute path.
+        path: PathBuf,
+        /// What the user wrote.
+        text: String,
+    },
+    /// What lies below a prefix in object storage.
+    Objects(ObjectUrl),
 }
 
 /// Why a text is not a location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
     /// Nothing is written.
-    #[error("expected the path of a folder, found nothing")]
+    #[error("expected the path of a folder or a URL, found nothing")]
     Empty,
-    /// A store that is known but cannot be read yet.
-    #[error("`{scheme}://` is not supported yet, expected a path or `file://`")]
-    NotSupportedYet {
+    /// A store that this build cannot reach.
+    #[error("`{}://` is not supported by this build", scheme.name())]
+    NotBuilt {
         /// What is written.
         text: String,
-        /// The part before `://`.
-        scheme: String,
+        /// The kind of store.
+        scheme: Scheme,
+        /// What the build lacks.
+        feature: &'static str,
     },
     /// A URL of another kind.
-    #[error("unknown kind of URL `{scheme}://`, expected a path or `file://`")]
+    #[error("unknown kind of URL `{scheme}://`, expected a path, `s3://` or `file://`")]
     UnknownScheme {
         /// What is written.
         text: String,
@@ -41,6 +53,14 @@ pub enum LocationError {
         /// What is written.
         text: String,
     },
+    /// A URL of object storage that names no place in a bucket.
+    #[error("{error}")]
+    ObjectUrl {
+        /// What is written.
+        text: String,
+        /// Why not.
+        error: ObjectUrlError,
+    },
 }
 
 impl LocationError {
@@ -49,19 +69,19 @@ impl LocationError {
         let message = self.to_string();
         vec![match self {
             Self::Empty => Problem::new("location", message),
-            Self::NotSupportedYet { text, .. } => {
-                Problem::new(text, message).with_hint("download it first and give the folder")
-            }
-            Self::UnknownScheme { text, .. } | Self::FileUrl { text } => {
-                Problem::new(text, message)
-            }
+            Self::NotBuilt { text, feature, .. } => Problem::new(text, message)
+                .with_hint(format!("build chatvec with `--features {feature}`")),
+            Self::UnknownScheme { text, .. } => Problem::new(text, message)
+                .with_hint("download it first and give the folder, or put it into a bucket"),
+            Self::FileUrl { text } | Self::ObjectUrl { text, .. } => Problem::new(text, message),
         }]
     }
 }
 
 impl Location {
-    /// Parses a path or a `file://` URL. A relative path is taken from
-    /// `relative_to`, which must be absolute. Nothing is looked up.
+    /// Parses a path, a `file://` URL or a URL of object storage. A relative
+    /// path is taken from `relative_to`, which must be absolute. Nothing is
+    /// looked up.
     ///
     /// # Errors
     /// Nothing is written, or a URL that cannot be read.
@@ -71,6 +91,9 @@ impl Location {
         }
         let path = match text.split_once("://") {
             Some((scheme, rest)) if is_scheme(scheme) => {
+                if let Some(scheme) = Scheme::named(scheme) {
+                    return in_bucket(scheme, text);
+                }
                 from_url(&scheme.to_ascii_lowercase(), rest, text)?
             }
             _ => PathBuf::from(text),
@@ -78,10 +101,8 @@ impl Location {
         // Collecting drops `.` and doubled slashes; `..` stays, as what it
         // means depends on links.
         let path = relative_to.join(path).components().collect();
-        Ok(Self {
-            path,
-            text: text.to_owned(),
-        })
+        let text = text.to_owned();
+        Ok(Self::Folder { path, text })
     }
 
     /// Whether the text means the same from every folder: an absolute path or a URL.
@@ -92,9 +113,17 @@ impl Location {
         is_url || Path::new(text).is_absolute()
     }
 
-    /// Its absolute path.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The absolute path, where it is a folder.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder { path, .. } => Some(path),
+            Self::Objects(_) => None,
+        }
+    }
+
+    /// The one text of this place, by which the job store compares it.
+    pub fn key(&self) -> String {
+        self.to_string()
     }
 
     /// Whether the text has the form of a model's name on the Hub,
@@ -104,19 +133,29 @@ impl Location {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(plain)
         };
-        let parts = self.text.split_once('/');
+        let Self::Folder { text, .. } = self else {
+            return false;
+        };
+        let parts = text.split_once('/');
         parts.is_some_and(|(organisation, name)| is_part(organisation) && is_part(name))
     }
 
-    /// What the user wrote.
-    pub(super) fn text(&self) -> &str {
-        &self.text
+    /// What the user wrote, or means the same.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Folder { text, .. } => text.clone(),
+            Self::Objects(url) => url.to_string(),
+        }
     }
 }
 
 impl PartialEq for Location {
     fn eq(&self, other: &Self) -> bool {
-        self.path == other.path
+        match (self, other) {
+            (Self::Folder { path, .. }, Self::Folder { path: other, .. }) => path == other,
+            (Self::Objects(url), Self::Objects(other)) => url == other,
+            _ => false,
+        }
     }
 }
 
@@ -124,7 +163,10 @@ impl Eq for Location {}
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.path.display().fmt(f)
+        match self {
+            Self::Folder { path, .. } => path.display().fmt(f),
+            Self::Objects(url) => url.fmt(f),
+        }
     }
 }
 
@@ -143,10 +185,22 @@ fn from_url(scheme: &str, rest: &str, text: &str) -> Result<PathBuf, LocationErr
             let decoded = path.starts_with('/').then(|| percent_decoded(path));
             decoded.flatten().ok_or(LocationError::FileUrl { text })
         }
-        "s3" | "gs" | "az" | "http" | "https" => {
-            Err(LocationError::NotSupportedYet { text, scheme })
-        }
         _ => Err(LocationError::UnknownScheme { text, scheme }),
+    }
+}
+
+fn in_bucket(scheme: Scheme, text: &str) -> Result<Location, LocationError> {
+    let text = text.to_owned();
+    if let Some(feature) = scheme.missing_feature() {
+        return Err(LocationError::NotBuilt {
+            text,
+            scheme,
+            feature,
+        });
+    }
+    match ObjectUrl::parse(&text) {
+        Ok(url) => Ok(Location::Objects(url)),
+        Err(error) => Err(LocationError::ObjectUrl { text, error }),
     }
 }
 
@@ -189,18 +243,39 @@ mod tests {
             ("file:///models/a%20b%C3%A9", "/models/a bé"),
             ("FILE://localhost/models/x", "/models/x"),
         ] {
-            assert_eq!(parse(text).unwrap().path(), Path::new(path), "{text}");
+            assert_eq!(
+                parse(text).unwrap().folder(),
+                Some(Path::new(path)),
+                "{text}"
+            );
         }
         assert_eq!(parse("./x/"), parse("/here//x"));
         assert_ne!(parse("x"), parse("y"));
     }
 
     #[test]
+    fn a_place_in_a_bucket_has_one_key_however_it_is_written() {
+        for text in ["s3://bucket/a/b", "S3://bucket//a/b/"] {
+            let location = parse(text).unwrap();
+            assert_eq!(location.key(), "s3://bucket/a/b", "{text}");
+            assert_eq!(location.folder(), None);
+            assert_eq!(Ok(location), parse("s3://bucket/a/b"));
+        }
+        assert_ne!(parse("s3://bucket/a"), parse("/bucket/a"));
+    }
+
+    #[test]
     fn what_cannot_be_read_is_refused_by_its_scheme() {
         for (text, message) in [
             ("", "found nothing"),
-            ("s3://bucket/x", "`s3://` is not supported yet"),
-            ("https://host/x", "`https://` is not supported yet"),
+            ("s3://", "expected the name of a bucket after `s3://`"),
+            (
+                "s3://bucket/x/../y",
+                "expected the name of an object or folder",
+            ),
+            ("https://host/x", "unknown kind of URL `https://`"),
+            #[cfg(not(feature = "gcs"))]
+            ("gs://bucket/x", "`gs://` is not supported by this build"),
             ("ftp://host/x", "unknown kind of URL `ftp://`"),
             ("file://host/x", "expected `file:///`"),
             ("file://x", "expected `file:///`"),
@@ -211,8 +286,8 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");
         }
-        let problem = &parse("s3://bucket/x").unwrap_err().problems()[0];
-        assert_eq!(problem.subject, "s3://bucket/x");
+        let problem = &parse("https://host/x").unwrap_err().problems()[0];
+        assert_eq!(problem.subject, "https://host/x");
         assert!(problem.hint.is_some());
     }
 

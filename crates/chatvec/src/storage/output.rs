@@ -37,8 +37,12 @@ impl OutputFolder {
                 ..problem
             }
         })?;
+        let Some(folder) = location.folder() else {
+            let message = format!("expected a folder, found `{location}`");
+            return Err(Problem::new("output.url", message));
+        };
         Ok(Self {
-            root: resolved(location.path()),
+            root: resolved(folder),
         })
     }
 

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use chatvec_core::problem::Problem;
 
 use super::{Exit, Failure, OutputFormat, output};
+use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 use crate::storage::{Location, LocationError, SurveyError, survey};
 
 /// Show which files of a checkpoint are read, and the tensors in them.
@@ -66,8 +67,9 @@ pub(super) fn command(args: &InspectArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// It is no whole checkpoint, or `out` fails. A quantised checkpoint is shown.
 pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<(), InspectError> {
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
     let location = Location::parse(&args.dir, &std::env::current_dir()?)?;
-    let surveyed = survey(&location)?;
+    let surveyed = survey(&storage, &location)?;
     let report = Report::new(&surveyed, args.tensors);
     match args.output {
         OutputFormat::Text => text::write(&report, out)?,

@@ -1,6 +1,7 @@
 use clap::Parser as _;
 
 use super::*;
+use crate::storage::object::ObjectStorageOptions;
 
 #[derive(Debug, clap::Parser)]
 struct Command {
@@ -112,7 +113,8 @@ fn a_name_of_the_hub_gets_advice_and_all_missing_inputs_are_told() {
     ];
     let folder = tempfile::tempdir().unwrap();
     let given = args(&flags).unwrap().parse(folder.path()).unwrap();
-    let Err(Failure::Problems { problems, .. }) = given.check_inputs_exist() else {
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_variables([]));
+    let Err(Failure::Problems { problems, .. }) = given.check_inputs_exist(&storage) else {
         panic!("they are missing")
     };
     assert!(problems[0].subject.starts_with("--cp: "));

@@ -11,6 +11,7 @@ use chatvec_core::sidefile::{self, Folder, SidePlan, SideRequest};
 
 use super::SurveyedInputs;
 use crate::storage::OutputFolder;
+use crate::storage::object::ObjectStorage;
 
 /// A job decided to the last byte's place, and nothing written yet.
 #[derive(Debug)]
@@ -27,13 +28,18 @@ pub struct Draft {
     pub(super) cp_card: Option<Vec<u8>>,
 }
 
-/// Decides everything about a job.
+/// Decides everything about a job. Waits for object storage on this thread,
+/// which must not be one of a runtime.
 ///
 /// # Errors
 /// All problems of recipe, inputs and output at once.
-pub fn draft(recipe: &Recipe, part_size: PartSize) -> Result<Draft, Vec<Problem>> {
+pub fn draft(
+    storage: &ObjectStorage,
+    recipe: &Recipe,
+    part_size: PartSize,
+) -> Result<Draft, Vec<Problem>> {
     let output = OutputFolder::at(&recipe.output.url).map_err(|problem| vec![problem])?;
-    let inputs = SurveyedInputs::survey(recipe)?;
+    let inputs = SurveyedInputs::survey(storage, recipe)?;
     output
         .check_apart_from(&inputs.folders())
         .map_err(|problem| vec![problem])?;

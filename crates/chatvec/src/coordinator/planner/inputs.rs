@@ -11,6 +11,7 @@ use chatvec_core::recipe::Recipe;
 use chatvec_core::sidefile;
 use chatvec_core::task::SourceFile;
 
+use crate::storage::object::ObjectStorage;
 use crate::storage::{Location, Surveyed, survey};
 
 /// Small files of a checkpoint by their path in it, pinned.
@@ -33,7 +34,7 @@ impl SurveyedInputs {
     ///
     /// # Errors
     /// Everything that is wrong with any of them, under its path in the recipe.
-    pub fn survey(recipe: &Recipe) -> Result<Self, Vec<Problem>> {
+    pub fn survey(storage: &ObjectStorage, recipe: &Recipe) -> Result<Self, Vec<Problem>> {
         let mut locations: Vec<Location> = Vec::new();
         let mut roles = BTreeMap::new();
         let mut problems = Vec::new();
@@ -58,7 +59,7 @@ impl SurveyedInputs {
         let outcomes: Vec<_> = std::thread::scope(|scope| {
             let surveys: Vec<_> = locations
                 .iter()
-                .map(|location| scope.spawn(move || survey(location)))
+                .map(|location| scope.spawn(move || survey(storage, location)))
                 .collect();
             surveys
                 .into_iter()
@@ -127,11 +128,11 @@ impl SurveyedInputs {
             .map(|(role, ordinal)| (*role, &self.surveyed[*ordinal]))
     }
 
-    /// The folders of the inputs.
+    /// The folders of the inputs that are in the local filesystem.
     pub fn folders(&self) -> Vec<PathBuf> {
         self.surveyed
             .iter()
-            .map(|one| one.location.path().to_owned())
+            .filter_map(|one| one.location.folder().map(Path::to_owned))
             .collect()
     }
 

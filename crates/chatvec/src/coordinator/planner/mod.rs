@@ -20,20 +20,27 @@ use tracing::Instrument as _;
 use super::store::{Epoch, JobError, JobRow, NewTask, Store, StoreError};
 use super::view::stored_recipe;
 use crate::storage::OutputFolder;
+use crate::storage::object::ObjectStorage;
 use crate::telemetry;
 
 /// Plans every job that waits for it.
 pub(super) async fn plan_waiting_jobs(
     store: &Store,
+    storage: &ObjectStorage,
     part_size: PartSize,
 ) -> Result<(), StoreError> {
     for job in store.jobs_to_plan().await? {
-        plan_job(store, &job, part_size).await?;
+        plan_job(store, storage, &job, part_size).await?;
     }
     Ok(())
 }
 
-async fn plan_job(store: &Store, job: &JobId, part_size: PartSize) -> Result<(), StoreError> {
+async fn plan_job(
+    store: &Store,
+    storage: &ObjectStorage,
+    job: &JobId,
+    part_size: PartSize,
+) -> Result<(), StoreError> {
     let epoch = match store.start_planning(job).await {
         Ok(epoch) => epoch,
         // Cancelled between the listing and now.
@@ -46,11 +53,14 @@ async fn plan_job(store: &Store, job: &JobId, part_size: PartSize) -> Result<(),
         .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
     let span = tracing::info_span!("plan job", job.id = %job);
     let span = telemetry::continued(span, row.traceparent.as_deref());
-    plan(store, &row, epoch, part_size).instrument(span).await
+    plan(store, storage, &row, epoch, part_size)
+        .instrument(span)
+        .await
 }
 
 async fn plan(
     store: &Store,
+    storage: &ObjectStorage,
     row: &JobRow,
     epoch: Epoch,
     part_size: PartSize,
@@ -58,8 +68,8 @@ async fn plan(
     let job = &row.job_id;
     let recipe = stored_recipe(row)?;
     let work = {
-        let job = job.clone();
-        move || prepare(&recipe, &job, part_size)
+        let (storage, job) = (storage.clone(), job.clone());
+        move || prepare(&storage, &recipe, &job, part_size)
     };
     let prepared = match tokio::task::spawn_blocking(work).await {
         Ok(prepared) => prepared,
@@ -96,9 +106,14 @@ struct Prepared {
 }
 
 /// Drafts the plan and creates the unfinished output files.
-fn prepare(recipe: &Recipe, job: &JobId, part_size: PartSize) -> Result<Prepared, Unplannable> {
+fn prepare(
+    storage: &ObjectStorage,
+    recipe: &Recipe,
+    job: &JobId,
+    part_size: PartSize,
+) -> Result<Prepared, Unplannable> {
     let bad_input = |problems| (FailureKind::BadInput, problems);
-    let draft = draft(recipe, part_size).map_err(bad_input)?;
+    let draft = draft(storage, recipe, part_size).map_err(bad_input)?;
     let output =
         OutputFolder::at(&recipe.output.url).map_err(|problem| bad_input(vec![problem]))?;
     output

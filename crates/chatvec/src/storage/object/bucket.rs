@@ -20,7 +20,7 @@ use super::{ObjectError, ObjectStorageOptions, ObjectUrl};
 /// The user metadata that tells whose object it is.
 pub(super) const NONCE: &str = "chatvec-nonce";
 
-/// Objects that one answer to a listing names; for the time it may take.
+/// A listing takes as long as so many bytes: it may have hundreds of pages.
 const TIME_FOR_LISTING: u64 = 1 << 30;
 
 /// A bucket. Clones are the same one. Each method takes its place in the
@@ -100,6 +100,34 @@ impl Bucket {
         self.shared.root.with_key(key)
     }
 
+    /// The objects right below `prefix`, taken as a folder, and the keys of the
+    /// folders right below it.
+    ///
+    /// # Errors
+    /// The bucket is not there, or cannot be listed.
+    pub async fn list_folder(
+        &self,
+        prefix: &str,
+    ) -> Result<(Vec<ObjectInfo>, Vec<String>), ObjectError> {
+        let target = self.target(prefix)?;
+        let call = Call {
+            action: "list folder",
+            target: &target,
+            repeat: Repeat::Freely,
+            time_max: time_for(TIME_FOR_LISTING),
+        };
+        let listed = self.shared.call(call, || {
+            let (objects, target) = (Arc::clone(&self.shared.objects), Arc::clone(&target));
+            async move {
+                let listed = objects.list_with_delimiter(Some(&target.path)).await;
+                listed.map_err(|error| ObjectError::of(&target, &error))
+            }
+        });
+        let listed = listed.await?;
+        let folders = listed.common_prefixes.into_iter().map(String::from);
+        Ok((objects_below(&target, listed.objects)?, folders.collect()))
+    }
+
     /// Every object below `prefix`, taken as a folder; all of the bucket for
     /// the empty one. In the store's order.
     ///
@@ -122,10 +150,7 @@ impl Bucket {
                     .map_err(|error| ObjectError::of(&target, &error))
             }
         });
-        let objects = objects.await?.into_iter();
-        // The folder itself may stand there as an object of its own.
-        let objects = objects.filter(|object| object.location.as_ref() != prefix);
-        Ok(objects.map(info_of).collect())
+        objects_below(&target, objects.await?)
     }
 
     /// What the store tells of an object, or `None` where there is none.
@@ -357,6 +382,25 @@ async fn head_of(shared: &Shared, target: &Target) -> Result<Head, ObjectError> 
         etag: got.meta.e_tag.unwrap_or_default(),
         crc64: None,
     })
+}
+
+/// What was listed, without the folder itself, which may stand there as an
+/// object of its own.
+fn objects_below(
+    target: &Target,
+    listed: Vec<object_store::ObjectMeta>,
+) -> Result<Vec<ObjectInfo>, ObjectError> {
+    let below = listed
+        .into_iter()
+        .filter(|object| object.location != target.path);
+    let objects: Vec<_> = below.map(info_of).collect();
+    match objects.iter().find(|object| object.etag.is_empty()) {
+        Some(object) => Err(ObjectError::Defect {
+            url: target.url.clone(),
+            says: format!("it lists `{}` without an ETag", object.key),
+        }),
+        None => Ok(objects),
+    }
 }
 
 fn info_of(meta: object_store::ObjectMeta) -> ObjectInfo {

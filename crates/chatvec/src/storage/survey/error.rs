@@ -5,18 +5,19 @@ use chatvec_core::problem::Problem;
 
 use crate::storage::Location;
 use crate::storage::file::FileError;
+use crate::storage::object::ObjectError;
 
 /// Why a location is no checkpoint that can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
     /// Nothing is there.
-    #[error("{location}: no such folder")]
+    #[error("{location}: {}", nothing_at(.location))]
     NotFound {
         /// Where.
         location: Location,
     },
     /// A file is there.
-    #[error("{location}: expected a folder, found a file")]
+    #[error("{location}: expected the folder of a checkpoint, found a file")]
     NotAFolder {
         /// Where.
         location: Location,
@@ -24,6 +25,9 @@ pub enum SurveyError {
     /// The folder or a file in it cannot be read.
     #[error("{}: {_0}", _0.path().display())]
     File(FileError),
+    /// Object storage cannot be read.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// The folder holds no checkpoint, or not a whole one.
     #[error("{location}: {error}")]
     Checkpoint {
@@ -45,7 +49,12 @@ impl SurveyError {
     pub fn problems(&self) -> Vec<Problem> {
         match self {
             Self::NotFound { location } => {
-                let problem = Problem::new(location.to_string(), "no such folder");
+                let problem = Problem::new(location.to_string(), nothing_at(location));
+                if let Location::Objects(_) = location {
+                    return vec![problem.with_hint(
+                        "check the URL, and that AWS_ENDPOINT_URL names the store that holds it",
+                    )];
+                }
                 if !location.resembles_hub_name() {
                     return vec![problem];
                 }
@@ -56,11 +65,12 @@ impl SurveyError {
                 ))]
             }
             Self::NotAFolder { location } => {
-                let message = "expected a folder, found a file";
+                let message = "expected the folder of a checkpoint, found a file";
                 let problem = Problem::new(location.to_string(), message);
                 vec![problem.with_hint("give the folder that holds the checkpoint")]
             }
             Self::File(error) => vec![error.problem()],
+            Self::Object(error) => vec![error.problem()],
             Self::Checkpoint { location, error } => {
                 let problem = Problem::new(location.to_string(), error.to_string());
                 vec![match error.hint() {
@@ -70,6 +80,13 @@ impl SurveyError {
             }
             Self::Broken { problems } => problems.clone(),
         }
+    }
+}
+
+fn nothing_at(location: &Location) -> &'static str {
+    match location {
+        Location::Folder { .. } => "no such folder",
+        Location::Objects(_) => "nothing is there",
     }
 }
 

@@ -1,33 +1,31 @@
 //! Surveying a checkpoint: everything about it but its weights.
 //!
-//! Reads the folder's listing, the index, `config.json` and of each weight
-//! file its header, by range. A checkpoint of hundreds of files takes well
-//! under a second.
+//! Reads the listing, the index, `config.json` and of each weight file its
+//! header, by range. A checkpoint of hundreds of files takes well under a
+//! second on a disk, and a few seconds in object storage.
 
 mod error;
+mod folder;
+mod objects;
 
 pub use error::SurveyError;
 
-use std::fs;
-use std::num::NonZero;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
 
 use chatvec_core::checkpoint::{
-    CONFIG_FILE, Checkpoint, INDEX_FILE, ListedFile, WeightFile, assemble, select,
+    CONFIG_FILE, Checkpoint, INDEX_FILE, ListedFile, Selection, WeightFile, assemble, select,
 };
-use chatvec_core::header::{self, HeaderError};
+use chatvec_core::header::HeaderError;
 use chatvec_core::problem::Problem;
-use chatvec_core::sidefile::is_read_folder;
 use chatvec_core::task::SourceFile;
 
+use self::objects::Objects;
 use super::Location;
-use super::file::{self, FileError, open_pinned, read_pinned};
+use super::file::{self, read_pinned};
+use super::object::{ObjectStorage, ObjectUrl};
 
 /// A checkpoint that has been read as far as its headers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Surveyed {
     /// Where it is.
     pub location: Location,
@@ -39,16 +37,31 @@ pub struct Surveyed {
     /// Its weight files, pinned as their headers were read, in the order of
     /// [`Checkpoint::files`].
     pub weight_files: Vec<SourceFile>,
+    files: Files,
 }
 
-/// Reads everything about a checkpoint but its weights.
+/// How the files of the listing are reached.
+#[derive(Debug, Clone)]
+enum Files {
+    In(PathBuf),
+    Objects(Objects),
+}
+
+/// Reads everything about a checkpoint but its weights. Waits for object
+/// storage on this thread, which must not be one of a runtime.
 ///
 /// # Errors
 /// The folder or a file cannot be read, or they are no whole checkpoint. Of
 /// broken files all are told at once.
-pub fn survey(location: &Location) -> Result<Surveyed, SurveyError> {
-    let folder = location.path();
-    let mut listing = list_location(location)?;
+pub fn survey(storage: &ObjectStorage, location: &Location) -> Result<Surveyed, SurveyError> {
+    match location {
+        Location::Folder { path, .. } => survey_folder(location, path),
+        Location::Objects(url) => storage.block_on(survey_objects(storage, location, url)),
+    }
+}
+
+fn survey_folder(location: &Location, folder: &Path) -> Result<Surveyed, SurveyError> {
+    let listing = folder::list_folder(location, folder)?;
     let read = |name: &str| {
         let listed = listing.iter().any(|file| file.name == name);
         listed
@@ -56,16 +69,54 @@ pub fn survey(location: &Location) -> Result<Surveyed, SurveyError> {
             .transpose()
     };
     let index = read(INDEX_FILE)?;
-    let index_json = index.as_ref().map(|(json, _)| &json[..]);
-    let selection = select(&listing, index_json).map_err(|error| SurveyError::Checkpoint {
+    let selection = selected(
+        location,
+        &listing,
+        index.as_ref().map(|(json, _)| &json[..]),
+    )?;
+    let headers = folder::read_headers(folder, &selection.weight_files)?;
+    let config = read(CONFIG_FILE)?;
+    let config = config.as_ref().map(|(json, _)| &json[..]);
+    let files = Files::In(folder.to_owned());
+    assembled(location, listing, selection, headers, config, files)
+}
+
+async fn survey_objects(
+    storage: &ObjectStorage,
+    location: &Location,
+    url: &ObjectUrl,
+) -> Result<Surveyed, SurveyError> {
+    let (listing, objects) = objects::list(storage, location, url).await?;
+    let index = objects.read(INDEX_FILE).await?;
+    let selection = selected(location, &listing, index.as_deref())?;
+    let headers = objects.read_headers(&selection.weight_files).await?;
+    let config = objects.read(CONFIG_FILE).await?;
+    let config = config.as_deref();
+    let files = Files::Objects(objects);
+    assembled(location, listing, selection, headers, config, files)
+}
+
+fn selected(
+    location: &Location,
+    listing: &[ListedFile],
+    index: Option<&[u8]>,
+) -> Result<Selection, SurveyError> {
+    select(listing, index).map_err(|error| SurveyError::Checkpoint {
         location: location.clone(),
         error,
-    })?;
-    let headers = read_headers(folder, &selection.weight_files)?;
-    let (weight_files, files) = headers.into_iter().unzip();
-    let config = read(CONFIG_FILE)?;
-    let config_json = config.as_ref().map(|(json, _)| &json[..]);
-    let checkpoint = assemble(selection, files, config_json).map_err(|problems| {
+    })
+}
+
+fn assembled(
+    location: &Location,
+    mut listing: Vec<ListedFile>,
+    selection: Selection,
+    headers: Vec<(SourceFile, WeightFile)>,
+    config: Option<&[u8]>,
+    files: Files,
+) -> Result<Surveyed, SurveyError> {
+    let (weight_files, parsed) = headers.into_iter().unzip();
+    let checkpoint = assemble(selection, parsed, config).map_err(|problems| {
         let located = |problem: Problem| Problem {
             subject: format!("{location}: {}", problem.subject),
             ..problem
@@ -80,16 +131,21 @@ pub fn survey(location: &Location) -> Result<Surveyed, SurveyError> {
         checkpoint,
         listing,
         weight_files,
+        files,
     })
 }
 
 impl Surveyed {
-    /// Reads a file of the listing whole, with the pin of the state that was read.
+    /// Reads a file of the listing whole, with the pin of the state that was
+    /// read. Waits for object storage on this thread, as [`survey`] does.
     ///
     /// # Errors
     /// It cannot be read, is over 256 MiB, or is being written.
     pub fn read_small(&self, name: &str) -> Result<(Vec<u8>, SourceFile), Problem> {
-        read_pinned(&self.location.path().join(name)).map_err(|error| error.problem())
+        match &self.files {
+            Files::In(folder) => read_pinned(&folder.join(name)).map_err(|error| error.problem()),
+            Files::Objects(objects) => objects.read_small(name).map_err(|error| error.problem()),
+        }
     }
 
     /// Pins a file of the listing without reading it.
@@ -97,94 +153,23 @@ impl Surveyed {
     /// # Errors
     /// It is no longer there, or its path is not UTF-8.
     pub fn pin(&self, name: &str) -> Result<SourceFile, Problem> {
-        file::pin(&self.location.path().join(name)).map_err(|error| error.problem())
-    }
-}
-
-fn list_location(location: &Location) -> Result<Vec<ListedFile>, SurveyError> {
-    let folder = location.path();
-    match fs::metadata(folder) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => {
-            return Err(SurveyError::NotAFolder {
-                location: location.clone(),
-            });
-        }
-        Err(error) => {
-            return Err(match FileError::of(folder, error) {
-                FileError::NotFound { .. } => SurveyError::NotFound {
-                    location: location.clone(),
-                },
-                error => SurveyError::File(error),
-            });
+        match &self.files {
+            Files::In(folder) => file::pin(&folder.join(name)).map_err(|error| error.problem()),
+            Files::Objects(objects) => objects.pin(name).map_err(|error| error.problem()),
         }
     }
-    let mut listing = Vec::new();
-    list(folder, "", &mut listing).map_err(SurveyError::File)?;
-    listing.sort();
-    Ok(listing)
 }
 
 /// The folder of a Hub cache by which it is recognised.
 const SNAPSHOTS: &str = "snapshots/";
 
-/// Lists files and folders, through links. Pipes, sockets and devices are no
-/// files of a checkpoint.
-fn list(folder: &Path, prefix: &str, listing: &mut Vec<ListedFile>) -> Result<(), FileError> {
-    let failed = |error| FileError::of(folder, error);
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let path = entry.path();
-        let Ok(name) = entry.file_name().into_string() else {
-            return Err(FileError::NotUtf8 { path });
-        };
-        let metadata = fs::metadata(&path).map_err(|error| FileError::of(&path, error))?;
-        let mut name = format!("{prefix}{name}");
-        if metadata.is_dir() {
-            let is_listed = prefix.is_empty() && is_read_folder(&name);
-            name.push('/');
-            if is_listed || name == SNAPSHOTS {
-                list(&path, &name, listing)?;
-            }
-            listing.push(ListedFile { name, size: 0 });
-        } else if metadata.is_file() {
-            let size = metadata.len();
-            listing.push(ListedFile { name, size });
-        }
-    }
-    Ok(())
-}
-
-/// Header reads wait for the disk or the network, not for the processor.
-const READERS_MAX: NonZero<usize> = NonZero::new(8).expect("eight is not zero");
-
-/// Reads the headers of all files, several at once, in their order.
-fn read_headers(
-    folder: &Path,
-    names: &[String],
-) -> Result<Vec<(SourceFile, WeightFile)>, SurveyError> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(names.len()));
-    let read_until_none_is_left = || {
-        while let ordinal = next.fetch_add(1, Ordering::Relaxed)
-            && let Some(name) = names.get(ordinal)
-        {
-            let result = read_header(folder, name);
-            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-            done.push((ordinal, result));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..READERS_MAX.get().min(names.len()) {
-            scope.spawn(read_until_none_is_left);
-        }
-        read_until_none_is_left();
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(ordinal, _)| *ordinal);
-    let mut headers = Vec::with_capacity(done.len());
+/// The headers, or everything that is wrong with any of them.
+fn all_or_problems<T>(
+    results: impl IntoIterator<Item = Result<T, Problem>>,
+) -> Result<Vec<T>, SurveyError> {
+    let mut headers = Vec::new();
     let mut problems = Vec::new();
-    for (_, result) in done {
+    for result in results {
         match result {
             Ok(header) => headers.push(header),
             Err(problem) => problems.push(problem),
@@ -197,34 +182,12 @@ fn read_headers(
     }
 }
 
-/// Reads 8 bytes and the JSON that they announce. The pin is older than what
-/// is read, so whatever changes the file during or after it is noticed later.
-fn read_header(folder: &Path, name: &str) -> Result<(SourceFile, WeightFile), Problem> {
-    let path = folder.join(name);
-    let broken = |error: HeaderError| {
-        let problem = Problem::new(path.display().to_string(), error.to_string());
-        match error.hint() {
-            Some(hint) => problem.with_hint(hint),
-            None => problem,
-        }
-    };
-    let (file, source) = open_pinned(&path).map_err(|error| error.problem())?;
-    let read = |offset, length: u64| {
-        let mut bytes = vec![0; usize::try_from(length).expect("headers are below 100 MB")];
-        match file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => Ok(bytes),
-            Err(error) => Err(FileError::of(&path, error).problem()),
-        }
-    };
-    let first8 = read(0, source.size.min(8))?;
-    let length = header::parse_length(&first8, source.size).map_err(broken)?;
-    let header = header::parse(&read(8, length)?, source.size).map_err(broken)?;
-    let weight_file = WeightFile {
-        name: name.to_owned(),
-        size: source.size,
-        header,
-    };
-    Ok((source, weight_file))
+fn broken_header(subject: String, error: HeaderError) -> Problem {
+    let problem = Problem::new(subject, error.to_string());
+    match error.hint() {
+        Some(hint) => problem.with_hint(hint),
+        None => problem,
+    }
 }
 
 #[cfg(test)]

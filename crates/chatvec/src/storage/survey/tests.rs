@@ -9,6 +9,7 @@ use chatvec_core::header::{NewTensor, encode};
 use tempfile::TempDir;
 
 use super::*;
+use crate::storage::object::ObjectStorageOptions;
 use crate::storage::pin::pin_of;
 
 /// A folder to fill with files.
@@ -50,7 +51,11 @@ impl Folder {
 }
 
 fn survey_at(text: &str) -> Result<Surveyed, SurveyError> {
-    survey(&Location::parse(text, Path::new("/nonexistent")).unwrap())
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_variables([]));
+    survey(
+        &storage,
+        &Location::parse(text, Path::new("/nonexistent")).unwrap(),
+    )
 }
 
 /// A file of F32 tensors of 2 elements.
