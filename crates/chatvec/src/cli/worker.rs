@@ -55,7 +55,8 @@ async fn work(args: &WorkerArgs, slots: u32) -> Result<Exit, Failure> {
         client,
         storage,
     );
-    tracing::info!(coordinator.address = %args.address, worker.slots = slots, "worker starts");
+    tracing::info!(coordinator.address = %args.address, worker.id = %worker.id(),
+        worker.slots = slots, "worker starts");
     match worker.run(drain).await? {
         WorkerEnd::Drained => {
             tracing::info!("worker drained");

@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use log::LogFormat;
-pub use trace::{continued, inject, traceparent, traceparent_of};
+pub use trace::{continued, failed, inject, traceparent, traceparent_of};
 
 use trace::Export;
 

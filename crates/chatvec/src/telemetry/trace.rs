@@ -3,12 +3,14 @@
 //! Between processes a trace travels as a W3C `traceparent`: in the metadata
 //! of a call, on the row of a job and with each leased task.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
+    SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{RetryPolicy, WithTonicConfig as _};
@@ -188,6 +190,12 @@ pub fn continued(span: Span, traceparent: Option<&str>) -> Span {
         let _not_exported = span.set_parent(parent);
     }
     span
+}
+
+/// Marks the span that goes on in this thread as failed. A log line says so
+/// where the failure is handled, which may be in another process.
+pub fn failed(why: &impl fmt::Display) {
+    Span::current().set_status(Status::error(why.to_string()));
 }
 
 /// The trace that goes on in this thread, as a `traceparent`. `None` if none does.

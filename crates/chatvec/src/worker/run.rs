@@ -125,6 +125,11 @@ impl Worker {
         }
     }
 
+    /// Its name for this life.
+    pub fn id(&self) -> &WorkerId {
+        &self.id
+    }
+
     /// Works until `drain`: then it stops acquiring, finishes the parts under
     /// way if that takes no longer than [`DRAIN_PART_MAX`], releases the tasks
     /// that have further parts, and returns. Finished parts of a released task

@@ -12,6 +12,7 @@ use super::execute::{FinishedPart, Slot, SlotOptions, memory_needed};
 use super::failure::Stop;
 use super::held::Running;
 use super::run::{WhenExhausted, Work, Worker};
+use crate::telemetry;
 
 impl Worker {
     /// Executes a task and tells the coordinator how it ended. The slot is free
@@ -50,6 +51,7 @@ impl Worker {
         let told = match outcome {
             Ok(done) => work.reporter.done(lease, done).await.map(Some),
             Err(Stop::Failed(failure)) => {
+                telemetry::failed(&failure.problem);
                 let stops = self.stops_for(&failure);
                 let told = work.reporter.failed(lease, failure).await.map(Some);
                 if stops {
@@ -57,16 +59,20 @@ impl Worker {
                 }
                 told
             }
-            Err(Stop::LeaseLost) => Ok(None),
+            Err(Stop::LeaseLost) => {
+                tracing::info!("lease lost, the task is dropped");
+                return;
+            }
             Err(Stop::Cancelled | Stop::Drained) => {
                 self.client.release(&self.id.0, lease).await.map(|()| None)
             }
         };
         match told {
-            Ok(Some(v1::ReportResult::LeaseLost) | None) => {
-                tracing::debug!("the lease had gone or was given back");
+            Ok(Some(v1::ReportResult::LeaseLost)) => {
+                tracing::info!("the report came after the lease, it does not count");
             }
             Ok(Some(_)) => tracing::debug!("task reported"),
+            Ok(None) => tracing::info!("task given back"),
             Err(error) if self.gives_up_on(&error) => work.stop.cancel(),
             Err(error) => {
                 tracing::error!(%error, "the coordinator refused the report, the lease will expire");
