@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use crate::channel::Incoming;
 use crate::coordinator::{Coordinator, descriptors};
@@ -39,8 +41,12 @@ pub async fn serve(
     let v1alpha = reflection_builder(&reflection).build_v1alpha()?;
     let stopping = coordinator.stopping();
     let stopped = stop.clone();
+    let ready = coordinator.ready();
     let until_stop = async move {
-        stopped.cancelled().await;
+        tokio::select! {
+            () = stopped.cancelled() => {}
+            () = report_readiness(&reporter, ready) => {}
+        }
         reporter
             .set_service_status("", ServingStatus::NotServing)
             .await;
@@ -60,6 +66,19 @@ pub async fn serve(
             tracing::warn!("clients keep their connections open, they are closed");
             Ok(())
         }
+    }
+}
+
+/// Says of the service what is true of its job store: without it no call can be
+/// answered, and clients should ask another coordinator. Returns when the
+/// coordinator is gone.
+async fn report_readiness(reporter: &HealthReporter, mut ready: watch::Receiver<bool>) {
+    while ready.changed().await.is_ok() {
+        let status = match *ready.borrow_and_update() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        reporter.set_service_status("", status).await;
     }
 }
 

@@ -12,6 +12,7 @@ use self::summary::{Earlier, Outcome, Summary, Work};
 use super::progress::Progress;
 use super::recipe::{Given, RecipeArgs};
 use super::runtime::block_on;
+use super::state_home::state_home;
 use super::{Exit, Failure, OutputFormat, output, signals, size, text};
 use crate::coordinator::planner;
 use crate::embedded::{self, EarlierRun, EmbeddedError, EmbeddedOptions, Event, MergeEnd};
@@ -44,17 +45,17 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
     let began = Instant::now();
     let given = args.recipe.read()?;
+    // Rejects what cannot work before anything is created.
     let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
     given.check_inputs_exist(&storage)?;
-    // Rejects what cannot work before anything is created.
     let draft = planner::draft(&storage, &given.recipe, args.part_size);
-    let draft = draft.map_err(|problems| Failure::bad_input(given.named(problems)))?;
+    let draft = draft.map_err(|error| given.unplannable(error))?;
     output::warnings(&draft.warnings);
     let work = Work::of(&draft);
     drop(draft);
 
     let progress = Progress::on_stderr();
-    let merged = block_on(merge(args, &storage, &given, &progress));
+    let merged = block_on(merge(args, &given, &storage, &progress));
     progress.clear();
     let (end, kept) = merged?;
     let outcome = match end {
@@ -75,6 +76,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     };
     let summary = Summary::read(
         outcome,
+        &storage,
         &given.recipe.output.url,
         began.elapsed(),
         work,
@@ -91,8 +93,8 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
 #[tracing::instrument(name = "merge checkpoint", skip_all)]
 async fn merge(
     args: &MergeArgs,
-    storage: &ObjectStorage,
     given: &Given,
+    storage: &ObjectStorage,
     progress: &Progress,
 ) -> Result<(MergeEnd, u64), Failure> {
     let options = EmbeddedOptions {
@@ -103,6 +105,7 @@ async fn merge(
         } else {
             EarlierRun::Resume
         },
+        state_home: state_home()?,
     };
     let stopping = progress.clone();
     let interrupt = signals::interrupt(move || {
@@ -125,12 +128,10 @@ async fn merge(
         }
         Event::Job(job) => progress.show(job),
     };
-    let end = embedded::merge(storage, given.recipe.clone(), options, interrupt, watch).await;
+    let end = embedded::merge(storage.clone(), given.recipe.clone(), options, interrupt, watch).await;
     let end = end.map_err(|error| match error {
         EmbeddedError::Rejected(problems) => Failure::bad_input(given.named(problems)),
-        EmbeddedError::Busy { folder, pid } => {
-            Failure::try_again(busy(&folder.display().to_string(), &pid))
-        }
+        EmbeddedError::Busy { output, pid } => Failure::try_again(busy(&output, &pid)),
         EmbeddedError::Other(error) => Failure::Other(error),
     })?;
     Ok((end, kept))

@@ -12,6 +12,7 @@ mod recipe;
 mod runtime;
 mod signals;
 mod size;
+mod state_home;
 
 mod job;
 mod remote;

@@ -9,7 +9,7 @@ use self::report::Report;
 use super::recipe::RecipeArgs;
 use super::{Exit, Failure, OutputFormat, output, size};
 use crate::coordinator::planner;
-use crate::storage::OutputFolder;
+use crate::storage::Output;
 use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 
 /// Show what a merge would do with every tensor and file, without doing it.
@@ -33,11 +33,11 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
     let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
     given.check_inputs_exist(&storage)?;
     let draft = planner::draft(&storage, &given.recipe, args.part_size);
-    let draft = draft.map_err(|problems| Failure::bad_input(given.named(problems)))?;
+    let draft = draft.map_err(|error| given.unplannable(error))?;
     // A warning: an earlier merge may stand there that this one would go on with.
-    let folder = OutputFolder::at(&given.recipe.output.url);
-    let taken = folder
-        .and_then(|folder| folder.check_free(given.recipe.output.overwrite))
+    let output = Output::at(&storage, &given.recipe.output.url);
+    let taken = output
+        .and_then(|output| output.check_free(&storage, given.recipe.output.overwrite))
         .err();
     let warnings = given
         .warnings

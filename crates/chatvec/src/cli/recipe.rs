@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::{Parsed, Recipe};
+use chatvec_core::task::FailureKind;
 use serde_json::{Map, Value, json};
 
-use super::{Failure, output};
+use super::{Exit, Failure, output};
+use crate::coordinator::planner::Unplannable;
 use crate::storage::object::ObjectStorage;
 use crate::storage::{Location, survey};
 
@@ -249,6 +251,18 @@ impl Given {
             })
         });
         Err(Failure::bad_input(self.named(problems.collect())))
+    }
+
+    /// Why the recipe cannot be planned, in the words that the user wrote.
+    pub(super) fn unplannable(&self, error: Unplannable) -> Failure {
+        let exit = match error.kind {
+            FailureKind::Transient => Exit::TryAgain,
+            kind => Exit::of_kind(kind),
+        };
+        Failure::Problems {
+            exit,
+            problems: self.named(error.problems),
+        }
     }
 
     /// The problems with the places that the user knows: flags where the

@@ -4,18 +4,21 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use chatvec_core::plan::PartSize;
 use chatvec_core::problem::Problem;
+use tokio_util::sync::CancellationToken;
 
 use super::runtime::block_on;
+use super::state_home::state_home;
 use super::{Exit, Failure, signals, size};
-use crate::coordinator::store::Store;
+use crate::coordinator::store::{Store, StoreError};
 use crate::coordinator::{Coordinator, CoordinatorOptions, verify_after_reboot};
 use crate::server;
-use crate::storage::lock;
 use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
+use crate::storage::lock;
 use crate::telemetry::{self, LogFormat, Role};
 
 /// The job store's file in the state folder.
@@ -29,7 +32,11 @@ pub struct ServeArgs {
     /// The address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
     listen: SocketAddr,
-    /// The folder of the job store; by default `chatvec` in `$XDG_STATE_HOME` or `~/.local/state`.
+    /// The Postgres database of the job store, `postgres://USER@HOST/NAME`, which
+    /// any number of coordinators may share; made ready by `chatvec migrate`.
+    #[arg(long, value_name = "URL", env = "CHATVEC_DATABASE_URL", hide_env_values = true, conflicts_with = "state")]
+    database: Option<String>,
+    /// Without a database: the folder of the job store; by default `chatvec` in `$XDG_STATE_HOME` or `~/.local/state`.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// How long a worker may be silent before its tasks go to another; too
@@ -39,6 +46,14 @@ pub struct ServeArgs {
     /// How much of the output a lost worker costs at most, a multiple of 4096 bytes.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size::part_size)]
     part_size: PartSize,
+    /// How long a job that is being planned waits for object storage that is
+    /// out of reach before it fails.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    storage_patience: u64,
+    /// Delete the records of jobs that ended this long ago; without it they are
+    /// kept. What they published stays.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=3650))]
+    retention: Option<u64>,
     /// Write the address that it listens on to this file, as `host:port`.
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
@@ -49,48 +64,87 @@ pub struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
     let _telemetry = telemetry::init(Role::Coordinator, args.log_format);
-    let state = match &args.state {
-        Some(state) => state.clone(),
-        None => default_state(|name| std::env::var_os(name).map(PathBuf::from))?,
-    };
-    block_on(serve(args, &state))?;
+    block_on(serve(args))?;
     Ok(Exit::Success)
 }
 
-async fn serve(args: &ServeArgs, state: &Path) -> Result<(), Failure> {
+async fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let stop = signals::interrupt(|| tracing::info!("stopping: calls under way end first"))?;
-    let taken =
-        lock::take(state).with_context(|| format!("cannot write to `{}`", state.display()))?;
-    let _lock = taken.map_err(|held| {
-        let message = format!("another coordinator (pid {}) runs on it", held.pid);
-        Failure::try_again(
-            Problem::new(state.display().to_string(), message)
-                .with_hint("give another folder by --state"),
-        )
-    })?;
+    let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
+    match &args.database {
+        Some(url) => {
+            let store = Store::open_postgres(url)
+                .await
+                .map_err(|error| unusable(&error))?;
+            coordinate(args, store, storage, stop).await
+        }
+        None => {
+            let folder = match &args.state {
+                Some(state) => state.clone(),
+                None => state_home()?,
+            };
+            let _lock = lock_folder(&folder)?;
+            let store = Store::open_sqlite(&folder.join(STORE_NAME))
+                .await
+                .context("the job store cannot be opened")?;
+            verify_after_reboot(&store, &storage, &folder).await?;
+            tracing::info!(state.folder = %folder.display(), "the job store is a file");
+            coordinate(args, store, storage, stop).await
+        }
+    }
+}
+
+async fn coordinate(
+    args: &ServeArgs,
+    store: Store,
+    storage: ObjectStorage,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let listener = server::bind(args.listen).await?;
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
-    let store = Store::open_sqlite(&state.join(STORE_NAME))
-        .await
-        .context("the job store cannot be opened")?;
-    verify_after_reboot(&store, state).await?;
     let options = CoordinatorOptions {
         lease_duration_ms: args.lease * 1000,
         part_size: args.part_size,
+        storage_patience: Duration::from_secs(args.storage_patience),
+        retention: args.retention.map(|days| Duration::from_hours(24 * days)),
     };
-    let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
     let coordinator = Coordinator::start(store, storage, options);
     if let Some(file) = &args.port_file {
         write_whole(file, &format!("{address}\n"))
             .with_context(|| format!("cannot write `{}`", file.display()))?;
     }
-    tracing::info!(server.address = %address, state.folder = %state.display(), "coordinator listens");
+    tracing::info!(server.address = %address, "coordinator listens");
     let served = server::serve(&coordinator, listener, stop).await;
     coordinator.stop().await;
     tracing::info!("coordinator stopped");
     Ok(served?)
+}
+
+/// Why the database cannot be used, as the user should hear of it.
+fn unusable(error: &StoreError) -> Failure {
+    let problem = Problem::new("--database", error.to_string());
+    match error {
+        StoreError::Schema { .. } => Failure::bad_input(vec![problem.with_hint(
+            "`chatvec migrate` brings an older schema up to date; for a newer one, run the newer program",
+        )]),
+        _ => Failure::try_again(problem.with_hint("check the URL, and that the database runs")),
+    }
+}
+
+/// One coordinator at a time works on a file; the lock proves every earlier one
+/// dead.
+fn lock_folder(folder: &Path) -> Result<lock::FolderLock, Failure> {
+    let taken =
+        lock::take(folder).with_context(|| format!("cannot write to `{}`", folder.display()))?;
+    taken.map_err(|held| {
+        let message = format!("another coordinator (pid {}) runs on it", held.pid);
+        Failure::try_again(
+            Problem::new(folder.display().to_string(), message)
+                .with_hint("give another folder by --state"),
+        )
+    })
 }
 
 /// A reader sees the whole file or none.
@@ -101,38 +155,9 @@ fn write_whole(file: &Path, text: &str) -> io::Result<()> {
     fs::rename(&unfinished, file)
 }
 
-/// By the XDG base directory specification: a path that is not absolute is
-/// ignored.
-fn default_state(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let absolute = |name| variable(name).filter(|path| path.is_absolute());
-    let folder = absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
-    folder.map(|folder| folder.join("chatvec")).ok_or_else(|| {
-        let problem = Problem::new(
-            "--state",
-            "expected a folder, found neither the flag nor `$HOME`",
-        );
-        Failure::bad_input(vec![
-            problem.with_hint("give the folder of the job store by --state"),
-        ])
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_state_lies_where_the_desktop_keeps_state() {
-        let state = |xdg: &'static str, home: &'static str| {
-            let given =
-                move |name: &str| Some(PathBuf::from(if name == "HOME" { home } else { xdg }));
-            default_state(given).ok()
-        };
-        assert_eq!(state("/s", "/h"), Some("/s/chatvec".into()));
-        assert_eq!(state("s", "/h"), Some("/h/.local/state/chatvec".into()));
-        assert_eq!(state("", ""), None);
-    }
 
     #[test]
     fn a_port_file_is_replaced_whole() {

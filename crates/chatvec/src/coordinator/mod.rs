@@ -4,15 +4,18 @@
 //! below look there again after every wake-up and every period.
 
 mod detached;
+mod epoch;
 mod finalizer;
 mod janitor;
 mod merge_api;
 pub mod planner;
 mod resume;
 pub mod store;
+mod uploads;
 mod view;
 mod worker_api;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chatvec_core::plan::PartSize;
@@ -25,14 +28,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+use crate::identity;
+use crate::storage::ObjectStorage;
 use store::{Store, StoreError};
 
-use crate::storage::object::ObjectStorage;
-
+pub use janitor::discard;
 pub use resume::{Resumed, resume, verify_after_reboot};
 
-/// Between two looks at the job table without a wake-up.
-const POLL_PERIOD: Duration = Duration::from_secs(1);
+/// Between two looks at the job table without a wake-up, at most.
+const POLL_PERIOD: Duration = Duration::from_secs(5);
+/// A round follows a wake-up after this time: many tasks may end at once, and
+/// one look serves them all.
+const GATHER_TIME: Duration = Duration::from_millis(10);
 /// Looks at expired leases this often in the length of a lease.
 const REAPS_PER_LEASE: u32 = 6;
 
@@ -45,6 +52,24 @@ pub struct CoordinatorOptions {
     /// Size of a part. Too small and bookkeeping costs; too large and a lost
     /// worker costs much.
     pub part_size: PartSize,
+    /// How long an object store may be out of reach before a job that is being
+    /// planned fails. Too short and a passing outage fails jobs; too long and a
+    /// wrong address is told late.
+    pub storage_patience: Duration,
+    /// How long the records of ended jobs are kept; `None` for ever.
+    pub retention: Option<Duration>,
+}
+
+impl CoordinatorOptions {
+    /// How long a lease lasts without a heartbeat.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(u64::from(self.lease_duration_ms))
+    }
+
+    /// The same, as the job store counts.
+    fn lease_ms(&self) -> i64 {
+        i64::from(self.lease_duration_ms)
+    }
 }
 
 impl Default for CoordinatorOptions {
@@ -52,31 +77,43 @@ impl Default for CoordinatorOptions {
         Self {
             lease_duration_ms: 30_000,
             part_size: PartSize::DEFAULT,
+            storage_patience: Duration::from_secs(600),
+            retention: None,
         }
     }
+}
+
+/// What the loops of a coordinator work with.
+#[derive(Debug, Clone)]
+struct Resources {
+    store: Store,
+    storage: ObjectStorage,
+    options: CoordinatorOptions,
 }
 
 /// A running coordinator.
 #[derive(Debug)]
 pub struct Coordinator {
-    store: Store,
-    storage: ObjectStorage,
-    options: CoordinatorOptions,
+    resources: Resources,
     stopping: CancellationToken,
     loops: TaskTracker,
     trouble: watch::Sender<Option<Problem>>,
+    ready: watch::Sender<bool>,
 }
 
 impl Coordinator {
     /// Starts the planner, the finalizer and the janitor.
     pub fn start(store: Store, storage: ObjectStorage, options: CoordinatorOptions) -> Self {
         let coordinator = Self {
-            store,
-            storage,
-            options,
+            resources: Resources {
+                store,
+                storage,
+                options,
+            },
             stopping: CancellationToken::new(),
             loops: TaskTracker::new(),
             trouble: watch::Sender::new(None),
+            ready: watch::Sender::new(true),
         };
         coordinator.spawn_planner();
         coordinator.spawn_finalizer();
@@ -90,17 +127,23 @@ impl Coordinator {
         self.trouble.subscribe()
     }
 
+    /// Whether the job store answered when it was asked last.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
     /// Both services, health and reflection.
     pub fn routes(&self) -> Routes {
+        let Resources { store, options, .. } = &self.resources;
         let merge = MergeServiceServer::new(merge_api::MergeApi {
-            store: self.store.clone(),
+            store: store.clone(),
             stopping: self.stopping.clone(),
         })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let worker = WorkerServiceServer::new(worker_api::WorkerApi {
-            store: self.store.clone(),
-            options: self.options,
+            store: store.clone(),
+            options: *options,
             stopping: self.stopping.clone(),
         })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -115,7 +158,7 @@ impl Coordinator {
         self.stopping.cancel();
         self.loops.close();
         self.loops.wait().await;
-        self.store.close().await;
+        self.resources.store.close().await;
     }
 
     /// Cancelled when the coordinator begins to stop.
@@ -124,20 +167,19 @@ impl Coordinator {
     }
 
     fn spawn_planner(&self) {
-        let (store, storage) = (self.store.clone(), self.storage.clone());
-        let part_size = self.options.part_size;
+        let resources = self.resources.clone();
         self.spawn_loop("planner", POLL_PERIOD, move || {
-            let (store, storage) = (store.clone(), storage.clone());
-            async move { planner::plan_waiting_jobs(&store, &storage, part_size).await }
+            let resources = resources.clone();
+            async move { planner::plan_waiting_jobs(&resources).await }
         });
     }
 
     fn spawn_finalizer(&self) {
-        let (store, trouble) = (self.store.clone(), self.trouble.clone());
+        let (resources, trouble) = (self.resources.clone(), self.trouble.clone());
         self.spawn_loop("finalizer", POLL_PERIOD, move || {
-            let (store, trouble) = (store.clone(), trouble.clone());
+            let (resources, trouble) = (resources.clone(), trouble.clone());
             async move {
-                let found = finalizer::publish_finished_jobs(&store).await?;
+                let found = finalizer::publish_finished_jobs(&resources).await?;
                 trouble.send_if_modified(|known| {
                     let is_news = *known != found;
                     *known = found;
@@ -149,11 +191,12 @@ impl Coordinator {
     }
 
     fn spawn_janitor(&self) {
-        let store = self.store.clone();
-        let lease = Duration::from_millis(u64::from(self.options.lease_duration_ms));
-        self.spawn_loop("janitor", lease / REAPS_PER_LEASE, move || {
-            let store = store.clone();
-            async move { janitor::tidy(&store).await }
+        let resources = self.resources.clone();
+        let contact = Arc::new(janitor::Contact::default());
+        let period = resources.options.lease() / REAPS_PER_LEASE;
+        self.spawn_loop("janitor", period, move || {
+            let (resources, contact) = (resources.clone(), Arc::clone(&contact));
+            async move { janitor::tidy(&resources, &contact).await }
         });
     }
 
@@ -167,16 +210,24 @@ impl Coordinator {
         F: Future<Output = Result<(), StoreError>> + Send,
     {
         let (stopping, trouble) = (self.stopping.clone(), self.trouble.clone());
-        let mut changed = self.store.jobs_changed();
+        let ready = self.ready.clone();
+        let mut changed = self.resources.store.jobs_changed();
         self.loops.spawn(async move {
             while !stopping.is_cancelled() {
                 changed.borrow_and_update();
-                if let Err(error) = round().await {
+                let outcome = round().await;
+                ready.send_if_modified(|known| {
+                    let before = std::mem::replace(known, outcome.is_ok());
+                    before != *known
+                });
+                if let Err(error) = outcome {
                     tracing::error!(coordinator.loop = name, %error, "a round failed, the next one tries again");
                     trouble.send_replace(Some(Problem::new("job store", error.to_string())));
                 }
+                // Several coordinators need not look at the same moment.
+                let period = period.mul_f64(0.75 + identity::jitter() / 4.0);
                 tokio::select! {
-                    _ = changed.changed() => {}
+                    _ = changed.changed() => tokio::time::sleep(GATHER_TIME).await,
                     () = tokio::time::sleep(period) => {}
                     () = stopping.cancelled() => {}
                 }

@@ -12,7 +12,7 @@ use super::planner::Blueprint;
 use super::store::{JobFilter, PartRow, Store};
 use super::view::stored_recipe;
 use crate::storage::local::{LocalError, PartialFile};
-use crate::storage::{OutputFolder, Partials};
+use crate::storage::{ObjectStorage, Output, Partials};
 
 /// What an earlier process had done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,16 +24,21 @@ pub struct Resumed {
 }
 
 /// Releases the leases of dead processes and verifies the checksum of every
-/// part that they finished; a part that differs is made again.
+/// part that they finished in a folder; a part that differs is made again. Parts
+/// in object storage are verified when their upload is completed.
 ///
 /// The caller has proved, by an exclusive lock, that no other process works on
 /// the store.
 ///
 /// # Errors
 /// If the store or an unfinished file cannot be read.
-pub async fn resume(store: &Store, job: &JobId) -> anyhow::Result<Resumed> {
+pub async fn resume(
+    store: &Store,
+    storage: &ObjectStorage,
+    job: &JobId,
+) -> anyhow::Result<Resumed> {
     store.release_all_leases().await?;
-    verify(store, job).await
+    verify(store, storage, job).await
 }
 
 /// Verifies the finished parts of every job if the machine has started anew
@@ -42,7 +47,11 @@ pub async fn resume(store: &Store, job: &JobId) -> anyhow::Result<Resumed> {
 ///
 /// # Errors
 /// As of [`resume`].
-pub async fn verify_after_reboot(store: &Store, state_dir: &Path) -> anyhow::Result<()> {
+pub async fn verify_after_reboot(
+    store: &Store,
+    storage: &ObjectStorage,
+    state_dir: &Path,
+) -> anyhow::Result<()> {
     let path = state_dir.join(BOOT_NAME);
     let boot = fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read `{BOOT_ID}`"))?;
     if fs::read_to_string(&path).is_ok_and(|known| known == boot) {
@@ -55,7 +64,7 @@ pub async fn verify_after_reboot(store: &Store, state_dir: &Path) -> anyhow::Res
         page_after: None,
     };
     for row in store.jobs(&filter).await? {
-        let verified = verify(store, &row.job_id).await?;
+        let verified = verify(store, storage, &row.job_id).await?;
         tracing::info!(
             job.id = %row.job_id,
             job.kept_bytes = verified.kept_bytes,
@@ -71,7 +80,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The run of the machine in which the state folder's jobs were last verified.
 const BOOT_NAME: &str = "boot_id";
 
-async fn verify(store: &Store, job: &JobId) -> anyhow::Result<Resumed> {
+async fn verify(store: &Store, storage: &ObjectStorage, job: &JobId) -> anyhow::Result<Resumed> {
     let Some(row) = store.job(job).await? else {
         return Ok(Resumed::default());
     };
@@ -80,11 +89,17 @@ async fn verify(store: &Store, job: &JobId) -> anyhow::Result<Resumed> {
     }
     let plan = store.plan(job).await?.unwrap_or_default();
     let blueprint = Blueprint::decode(&plan)?;
-    let output = OutputFolder::at(&stored_recipe(&row)?.output.url)
+    let output = Output::at(storage, &stored_recipe(&row)?.output.url)
         .map_err(|problem| anyhow::anyhow!("{problem}"))?;
-    let partials = output.partials(job);
     let parts = store.parts(job).await?;
     let bytes_done: u64 = parts.iter().map(|part| part.part.bytes).sum();
+    let Output::Folder(folder) = output else {
+        return Ok(Resumed {
+            kept_bytes: bytes_done,
+            reopened_tasks: 0,
+        });
+    };
+    let partials = folder.partials(job);
     let (stale, stale_bytes) =
         tokio::task::spawn_blocking(move || stale_tasks(&blueprint, &partials, &parts)).await??;
     for task in &stale {

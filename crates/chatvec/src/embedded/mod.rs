@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
 use chatvec_core::plan::PartSize;
@@ -25,9 +26,9 @@ use tonic::Request;
 
 use crate::channel::{self, Connection, Coordinators};
 use crate::coordinator::store::{Store, StoreError};
-use crate::coordinator::{Coordinator, CoordinatorOptions, Resumed};
+use crate::coordinator::{Coordinator, CoordinatorOptions, Resumed, discard};
 use crate::server;
-use crate::storage::object::ObjectStorage;
+use crate::storage::ObjectStorage;
 use crate::telemetry;
 use crate::worker::{
     MEMORY_DEFAULT, WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions,
@@ -40,7 +41,7 @@ use state::{Opened, State};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How to merge on this machine.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct EmbeddedOptions {
     /// Tasks at once.
     pub workers: u32,
@@ -48,6 +49,8 @@ pub struct EmbeddedOptions {
     pub part_size: PartSize,
     /// What becomes of a job that an earlier run left.
     pub earlier: EarlierRun,
+    /// The folder that holds the state of merges into object storage.
+    pub state_home: PathBuf,
 }
 
 /// What becomes of a job that an earlier run left.
@@ -89,11 +92,11 @@ pub enum EmbeddedError {
     /// The recipe cannot work, or does not fit what an earlier run left.
     #[error("{} problems", .0.len())]
     Rejected(Vec<Problem>),
-    /// Another process merges into the folder right now.
-    #[error("another process (pid {pid}) is merging into `{}`", .folder.display())]
+    /// Another process merges into the same place right now.
+    #[error("another process (pid {pid}) is merging into `{output}`")]
     Busy {
-        /// The output folder.
-        folder: PathBuf,
+        /// The output.
+        output: String,
         /// The other process, as far as known.
         pid: String,
     },
@@ -107,15 +110,20 @@ pub enum EmbeddedError {
 /// # Errors
 /// [`EmbeddedError`] if the merge could not start; then nothing was changed.
 pub async fn merge(
-    storage: &ObjectStorage,
+    storage: ObjectStorage,
     recipe: Recipe,
     options: EmbeddedOptions,
     interrupt: CancellationToken,
     mut watch: impl FnMut(Event<'_>),
 ) -> Result<MergeEnd, EmbeddedError> {
-    let state = State::check(storage, recipe)?;
+    let state = {
+        let (storage, state_home) = (storage.clone(), options.state_home.clone());
+        tokio::task::spawn_blocking(move || State::check(&storage, recipe, &state_home))
+            .await
+            .map_err(anyhow::Error::from)??
+    };
     // What a run left that died after publishing is removed under the lock.
-    if state.is_published()? && !state.has_leftovers() {
+    if state.is_published().await? && !state.has_leftovers() {
         return Ok(MergeEnd::AlreadyPublished);
     }
     let full_disk = state.full_disk();
@@ -138,23 +146,15 @@ pub async fn merge(
         }
         Opened::AlreadyPublished => return Ok(MergeEnd::AlreadyPublished),
     };
-    let mut end = run(
-        &mut state,
-        store,
-        storage.clone(),
-        options,
-        interrupt,
-        &mut watch,
-    )
-    .await;
+    let mut end = run(&mut state, store, storage, &options, interrupt, &mut watch).await;
     // The interruption came too late: publishing had begun and went on to its end.
-    if matches!(end, Ok(MergeEnd::Interrupted)) && state.is_published()? {
+    if matches!(end, Ok(MergeEnd::Interrupted)) && state.is_published().await? {
         end = Ok(MergeEnd::AlreadyPublished);
     }
     match &end {
         // What an interrupted job has done is kept for the next run.
         Ok(MergeEnd::Stalled(_) | MergeEnd::Interrupted) | Err(_) => {}
-        Ok(_) => state.discard()?,
+        Ok(_) => state.discard().await?,
     }
     end
 }
@@ -170,7 +170,7 @@ async fn run(
     state: &mut State,
     store: Store,
     storage: ObjectStorage,
-    options: EmbeddedOptions,
+    options: &EmbeddedOptions,
     interrupt: CancellationToken,
     watch: &mut impl FnMut(Event<'_>),
 ) -> Result<MergeEnd, EmbeddedError> {
@@ -179,7 +179,7 @@ async fn run(
         ..CoordinatorOptions::default()
     };
     let coordinator = Arc::new(Coordinator::start(
-        store,
+        store.clone(),
         storage.clone(),
         coordinator_options,
     ));
@@ -190,7 +190,7 @@ async fn run(
         async move { server::serve_in_process(&coordinator, incoming, stop).await }
     });
     let drain = CancellationToken::new();
-    let workers = start_worker(options.workers, storage, &coordinators, &drain);
+    let workers = start_worker(options.workers, &coordinators, storage.clone(), &drain);
     let end = follow(
         state,
         &coordinator,
@@ -201,6 +201,12 @@ async fn run(
         watch,
     )
     .await;
+    // Before the store that names them is gone.
+    if let (Ok(MergeEnd::Failed(..)), Some(job)) = (&end, state.job()) {
+        discard(&store, &storage, job)
+            .await
+            .context("what the job left cannot be removed")?;
+    }
     stop.cancel();
     server.await.map_err(anyhow::Error::from)??;
     if let Some(coordinator) = Arc::into_inner(coordinator) {
@@ -211,8 +217,8 @@ async fn run(
 
 fn start_worker(
     slots: u32,
-    storage: ObjectStorage,
     coordinators: &Coordinators,
+    storage: ObjectStorage,
     drain: &CancellationToken,
 ) -> JoinSet<anyhow::Result<WorkerEnd>> {
     let options = WorkerOptions {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use chatvec_core::ids::{Digest, JobId, RequestId};
@@ -15,21 +15,25 @@ use rustix::io::Errno;
 use super::{EarlierRun, EmbeddedError};
 use crate::coordinator::planner::{Blueprint, SurveyedInputs};
 use crate::coordinator::store::{JobFilter, JobRow, Store};
-use crate::coordinator::{Resumed, resume};
-use crate::storage::OutputFolder;
+use crate::coordinator::{Resumed, discard, resume};
 use crate::storage::lock::{FolderLock, LOCK_NAME, take};
-use crate::storage::object::ObjectStorage;
+use crate::storage::{ObjectStorage, Output};
 
 /// The job store's file in the state folder.
 const STORE_NAME: &str = "state.db";
 
-/// A recipe with its inputs surveyed and its output folder, before or under the lock.
+/// A recipe with its inputs surveyed and its output, before or under the lock.
 #[derive(Debug)]
 pub(super) struct State {
+    storage: ObjectStorage,
     recipe: Recipe,
     inputs: SurveyedInputs,
     key: Digest,
-    output: OutputFolder,
+    output: Output,
+    /// Where the job store and the lock are: in the output folder, or, for an
+    /// output in object storage, among the user's own files.
+    dir: PathBuf,
+    /// Whether the output folder was there before.
     existed: bool,
     lock: Option<FolderLock>,
     /// The jobs of this state folder's store. Other jobs may publish into the
@@ -52,21 +56,36 @@ pub(super) enum Opened {
 
 impl State {
     /// Reads what can be read without changing anything, and rejects what
-    /// cannot work.
-    pub(super) fn check(storage: &ObjectStorage, recipe: Recipe) -> Result<Self, EmbeddedError> {
+    /// cannot work. `state_home` holds the state of merges into object storage.
+    ///
+    /// Blocks: not for a thread of a runtime.
+    pub(super) fn check(
+        storage: &ObjectStorage,
+        recipe: Recipe,
+        state_home: &Path,
+    ) -> Result<Self, EmbeddedError> {
         let rejected = |problem| EmbeddedError::Rejected(vec![problem]);
-        let output = OutputFolder::at(&recipe.output.url).map_err(rejected)?;
-        let inputs = SurveyedInputs::survey(storage, &recipe).map_err(EmbeddedError::Rejected)?;
+        let output = Output::at(storage, &recipe.output.url).map_err(rejected)?;
+        let inputs = SurveyedInputs::survey(storage, &recipe)
+            .map_err(|error| EmbeddedError::Rejected(error.problems))?;
         output
-            .check_apart_from(&inputs.folders())
+            .check_apart_from(&inputs.locations())
             .map_err(rejected)?;
         let key = inputs.key(&recipe);
-        let existed = output.root().exists();
+        let (dir, existed) = match &output {
+            Output::Folder(folder) => (folder.state_dir(), folder.root().exists()),
+            Output::Prefix(prefix) => {
+                let name = Digest::of_parts([prefix.url().to_string()]).0;
+                (state_home.join("merge").join(name), true)
+            }
+        };
         Ok(Self {
+            storage: storage.clone(),
             recipe,
             inputs,
             key,
             output,
+            dir,
             existed,
             lock: None,
             jobs: Vec::new(),
@@ -75,55 +94,52 @@ impl State {
 
     /// Whether the complete result of this very recipe on these very inputs
     /// stands in the output folder.
-    pub(super) fn is_published(&self) -> Result<bool, EmbeddedError> {
-        let Some(manifest) = self.manifest()? else {
+    pub(super) async fn is_published(&self) -> Result<bool, EmbeddedError> {
+        let Some(manifest) = self.manifest().await? else {
             return Ok(false);
         };
         Ok(manifest.state == PublishState::Complete
             && manifest.key == self.key
-            && self.has_all_files(&manifest))
+            && self.has_all_files(&manifest).await?)
     }
 
     /// Whether a run left something in the state folder, or is at work there.
     pub(super) fn has_leftovers(&self) -> bool {
-        self.output.state_dir().exists()
+        self.dir.exists()
     }
 
-    fn manifest(&self) -> Result<Option<Manifest>, EmbeddedError> {
-        let bytes = self
-            .output
-            .manifest()
-            .context("the output folder cannot be read")?;
+    async fn manifest(&self) -> Result<Option<Manifest>, EmbeddedError> {
+        let bytes = self.output.read(manifest::FILE_NAME).await;
+        let bytes = bytes.context("the output cannot be read")?;
         // A manifest of another program is just a file that is in the way.
         Ok(bytes.and_then(|bytes| manifest::parse(&bytes).ok()))
     }
 
-    fn has_all_files(&self, manifest: &Manifest) -> bool {
-        manifest.outputs.iter().all(|file| {
-            let found = fs::metadata(self.output.root().join(&file.path));
-            found.is_ok_and(|found| found.len() == file.size)
-        })
+    async fn has_all_files(&self, manifest: &Manifest) -> Result<bool, EmbeddedError> {
+        let sizes = self.output.sizes(manifest.outputs.iter().map(|file| &*file.path));
+        let sizes = sizes.await.context("the output cannot be read")?;
+        let expected = manifest.outputs.iter().map(|file| Some(file.size));
+        Ok(sizes.into_iter().eq(expected))
     }
 
     /// Locks the folder and opens its job store, with the job of an earlier
     /// run in it if there was one.
     pub(super) async fn open(mut self, earlier: EarlierRun) -> Result<Opened, EmbeddedError> {
-        let state_dir = self.output.state_dir();
-        if !state_dir.exists() {
-            self.check_usable()?;
+        if !self.dir.exists() {
+            self.check_usable().await?;
         }
-        match take(&state_dir) {
+        match take(&self.dir) {
             Ok(Ok(lock)) => self.lock = Some(lock),
             Ok(Err(held)) => {
                 return Err(EmbeddedError::Busy {
-                    folder: self.output.root().to_owned(),
+                    output: self.output.to_string(),
                     pid: held.pid,
                 });
             }
             Err(error) => return Err(EmbeddedError::Rejected(vec![self.unwritable(&error)])),
         }
         // Whoever held the lock before may have finished.
-        if self.is_published()? {
+        if self.is_published().await? {
             self.sweep().await?;
             return Ok(Opened::AlreadyPublished);
         }
@@ -137,9 +153,9 @@ impl State {
                 })
             }
             (store, None) => {
-                if let Err(problem) = self.check_usable() {
+                if let Err(problem) = self.check_usable().await {
                     store.close().await;
-                    self.discard()?;
+                    self.discard().await?;
                     return Err(problem);
                 }
                 Ok(Opened::Ready {
@@ -154,21 +170,28 @@ impl State {
     /// Removes what the run left that published and died before it could do so
     /// itself. An unfinished merge of something else stays.
     async fn sweep(&mut self) -> Result<(), EmbeddedError> {
-        let path = self.output.state_dir().join(STORE_NAME);
-        if path.exists() {
+        let mut published: Vec<_> = Vec::from_iter(self.manifest().await?.map(|one| one.job));
+        if self.dir.join(STORE_NAME).exists() {
             let (store, job) = self.store_with_job(EarlierRun::Resume).await?;
             store.close().await;
             if job.is_some_and(|row| row.input_key.as_ref() != Some(&self.key)) {
                 return Ok(());
             }
         }
-        self.jobs
-            .extend(self.manifest()?.map(|manifest| manifest.job));
-        self.discard()
+        self.jobs.append(&mut published);
+        self.discard().await
     }
 
-    fn check_usable(&self) -> Result<(), EmbeddedError> {
-        let usable = self.output.check_usable(self.recipe.output.overwrite);
+    async fn check_usable(&self) -> Result<(), EmbeddedError> {
+        let overwrite = self.recipe.output.overwrite;
+        let usable = match &self.output {
+            Output::Folder(folder) => folder.check_usable(overwrite),
+            Output::Prefix(prefix) => {
+                let free = prefix.check_free(overwrite).await;
+                free.unwrap_or_else(|error| Err(error.failure().problem))
+                    .map(drop)
+            }
+        };
         usable.map_err(|problem| EmbeddedError::Rejected(vec![problem]))
     }
 
@@ -180,10 +203,7 @@ impl State {
     fn unwritable(&self, error: &io::Error) -> Problem {
         Problem::new(
             "output.url",
-            format!(
-                "cannot write to `{}`: {error}",
-                self.output.root().display()
-            ),
+            format!("cannot write to `{}`: {error}", self.dir.display()),
         )
         .with_hint("check the path, its permissions and the space on its disk")
     }
@@ -213,9 +233,14 @@ impl State {
             }
             // Leftovers: of a job that had ended, of which nothing was done, or
             // that the user discards.
-            Some(_) => {
+            Some(row) => {
+                if let Output::Prefix(_) = &self.output {
+                    discard(&store, &self.storage, &row.job_id)
+                        .await
+                        .context("what an earlier merge left cannot be removed")?;
+                }
                 store.close().await;
-                self.clear()?;
+                self.clear().await?;
                 Ok((self.open_store().await?, None))
             }
             None => Ok((store, None)),
@@ -223,8 +248,7 @@ impl State {
     }
 
     async fn open_store(&self) -> Result<Store, EmbeddedError> {
-        let path = self.output.state_dir().join(STORE_NAME);
-        let opened = Store::open_sqlite(&path).await;
+        let opened = Store::open_sqlite(&self.dir.join(STORE_NAME)).await;
         Ok(opened.context("the job store cannot be opened")?)
     }
 
@@ -232,11 +256,8 @@ impl State {
     async fn take_up(&self, store: &Store, row: &JobRow) -> Result<Resumed, EmbeddedError> {
         let mut problems = Vec::new();
         if row.recipe_digest != self.recipe.digest() {
-            let folder = self.output.root().display();
-            problems.push(Problem::new(
-                "recipe",
-                format!("`{folder}` holds an unfinished merge of another recipe"),
-            ));
+            let message = format!("`{}` holds an unfinished merge of another recipe", self.output);
+            problems.push(Problem::new("recipe", message));
         } else if row.input_key.as_ref() != Some(&self.key) {
             problems.extend(self.changed_inputs(store, row).await?);
         }
@@ -246,7 +267,7 @@ impl State {
                 .with_hint("`--restart` discards the unfinished merge and starts over");
             return Err(EmbeddedError::Rejected(problems));
         }
-        Ok(resume(store, &row.job_id).await?)
+        Ok(resume(store, &self.storage, &row.job_id).await?)
     }
 
     /// The input files that are not those of the unfinished job's plan.
@@ -301,6 +322,11 @@ impl State {
         RequestId(self.key.0.clone())
     }
 
+    /// The job of this run, once it is made.
+    pub(super) fn job(&self) -> Option<&JobId> {
+        self.jobs.last()
+    }
+
     /// Notes the job that this run made, so that its leftovers are known.
     pub(super) fn note_job(&mut self, job: JobId) {
         if !self.jobs.contains(&job) {
@@ -310,35 +336,38 @@ impl State {
 
     /// Removes the unfinished files of our jobs, a claim of theirs on the
     /// folder, and the store.
-    fn clear(&self) -> Result<(), EmbeddedError> {
-        for job in &self.jobs {
-            self.output
-                .partials(job)
-                .remove()
-                .context("unfinished files cannot be removed")?;
+    async fn clear(&self) -> Result<(), EmbeddedError> {
+        if let Output::Folder(folder) = &self.output {
+            for job in &self.jobs {
+                folder
+                    .partials(job)
+                    .remove()
+                    .context("unfinished files cannot be removed")?;
+            }
+            let claim = self.manifest().await?;
+            let claim = claim.filter(|claim| claim.state == PublishState::Publishing);
+            if claim.is_some_and(|claim| self.jobs.contains(&claim.job)) {
+                remove_file(&folder.root().join(manifest::FILE_NAME))?;
+            }
         }
-        let claim = self
-            .manifest()?
-            .filter(|claim| claim.state == PublishState::Publishing);
-        if claim.is_some_and(|claim| self.jobs.contains(&claim.job)) {
-            remove_file(&self.output.root().join(manifest::FILE_NAME))?;
-        }
-        let state_dir = self.output.state_dir();
         for ending in ["", "-wal", "-shm", "-journal"] {
-            remove_file(&state_dir.join(format!("{STORE_NAME}{ending}")))?;
+            remove_file(&self.dir.join(format!("{STORE_NAME}{ending}")))?;
         }
         Ok(())
     }
 
     /// Removes our state, and an output folder that this run made and nothing
     /// was published into.
-    pub(super) fn discard(&self) -> Result<(), EmbeddedError> {
-        self.clear()?;
-        remove_file(&self.output.state_dir().join(LOCK_NAME))?;
-        self.output.forget_if_empty();
-        if !self.existed {
+    pub(super) async fn discard(&self) -> Result<(), EmbeddedError> {
+        self.clear().await?;
+        remove_file(&self.dir.join(LOCK_NAME))?;
+        // Not empty: another job's state is in it.
+        let _in_use = fs::remove_dir(&self.dir);
+        if let Output::Folder(folder) = &self.output
+            && !self.existed
+        {
             // Not empty: the checkpoint is in it.
-            let _published = fs::remove_dir(self.output.root());
+            let _published = fs::remove_dir(folder.root());
         }
         Ok(())
     }

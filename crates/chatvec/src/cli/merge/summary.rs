@@ -14,7 +14,7 @@ use super::super::Failure;
 use super::super::output::write_warnings;
 use super::super::text::{counted, duration, rate, size, write_rows, write_table};
 use crate::coordinator::planner::Draft;
-use crate::storage::OutputFolder;
+use crate::storage::{ObjectStorage, Output};
 
 /// Tensors that are listed with their change.
 const TOP_CHANGES: usize = 5;
@@ -105,22 +105,23 @@ impl Summary {
     /// Reads what stands in the output folder.
     pub(super) fn read(
         outcome: Outcome,
+        storage: &ObjectStorage,
         url: &str,
         took: Duration,
         work: Work,
         earlier: Earlier,
     ) -> Result<Self, Failure> {
-        let output = OutputFolder::at(url).map_err(|problem| anyhow::anyhow!("{problem}"))?;
-        let manifest = output
-            .manifest()
-            .context("the output folder cannot be read")?
-            .unwrap_or_default();
-        let manifest =
-            manifest::parse(&manifest).context("the published manifest cannot be read")?;
-        let path = output.root().join(FILE_NAME);
-        let unreadable = || format!("`{}` cannot be read", path.display());
-        let report: Report = serde_json::from_slice(&fs::read(&path).with_context(unreadable)?)
-            .with_context(unreadable)?;
+        let output =
+            Output::at(storage, url).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        let read = |name: &str| {
+            let read = storage.block_on(output.read(name));
+            let read = read.with_context(|| format!("`{name}` of `{output}` cannot be read"))?;
+            Ok::<_, anyhow::Error>(read.unwrap_or_default())
+        };
+        let manifest = manifest::parse(&read(manifest::FILE_NAME)?)
+            .context("the published manifest cannot be read")?;
+        let report: Report = serde_json::from_slice(&read(FILE_NAME)?)
+            .context("the published statistics cannot be read")?;
         let share = 1.0 - earlier.kept_bytes as f64 / work.bytes_written.max(1) as f64;
         let worked = |bytes: u64| {
             let bytes = (bytes as f64 * share) as u64;
@@ -138,7 +139,7 @@ impl Summary {
             });
         Ok(Self {
             outcome,
-            output: output.root().display().to_string(),
+            output: output.to_string(),
             files: manifest.outputs.into_iter().map(|file| file.path).collect(),
             weight_files: work.weight_files,
             weight_bytes: work.bytes_written,

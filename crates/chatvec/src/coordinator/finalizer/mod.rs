@@ -3,14 +3,19 @@
 //! Two halves, with the point of no return between them:
 //!
 //! 1. *Stage*, while the job is still RUNNING: everything that can fail for a
-//!    reason that lies outside (a side file that changed, a full disk) is done
-//!    here. Weights are synced, side files and statistics written next to them.
-//! 2. *Publish*, in COMMITTING: only renames, and the manifest. Every step can
-//!    be repeated by another coordinator after a crash, and ends the same.
+//!    reason that lies outside (a side file that changed, a full disk, a bucket
+//!    that may not be written) is done here. In a folder, weights are synced and
+//!    the small files written next to them; below a prefix, the small files are
+//!    uploaded as far as their last step.
+//! 2. *Publish*, in COMMITTING: only renames or the completion of uploads, and
+//!    the manifest. Every step can be repeated by another coordinator after a
+//!    crash, and ends the same.
 
-mod publish;
+mod folder;
+mod prefix;
+mod record;
 mod report;
-mod stage;
+mod small;
 
 use std::io;
 
@@ -18,14 +23,22 @@ use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
 use chatvec_core::task::FailureKind;
+use futures_util::stream::{self, StreamExt as _};
 use tracing::Instrument as _;
 
+use super::Resources;
+use super::epoch::{self, Held};
 use super::planner::Blueprint;
-use super::store::{Commit, JobError, JobRow, PartRow, Store, StoreError};
+use super::uploads::OpenError;
+use super::store::{Epoch, JobError, JobRow, PartRow, Store, StoreError};
 use super::view::stored_recipe;
 use crate::storage::local::LocalError;
-use crate::storage::{OutputFolder, Partials};
+use crate::storage::object::ObjectError;
+use crate::storage::Output;
 use crate::telemetry;
+
+/// Jobs published at once by one coordinator.
+const JOBS_AT_ONCE: usize = 8;
 
 /// Why a job could not be published just now. The job keeps its state, and the
 /// next round tries again.
@@ -37,6 +50,18 @@ pub(super) enum FinalizeError {
     /// The filesystem refused.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// The object store refused.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+impl From<OpenError> for FinalizeError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Store(error) => Self::Store(error),
+            OpenError::Object(error) => Self::Object(error),
+        }
+    }
 }
 
 impl FinalizeError {
@@ -45,6 +70,7 @@ impl FinalizeError {
         match self {
             Self::Store(error) => Problem::new("job store", error.to_string()),
             Self::Local(error) => error.failure().problem,
+            Self::Object(error) => error.failure().problem,
         }
     }
 }
@@ -52,11 +78,16 @@ impl FinalizeError {
 /// Publishes every job whose tasks are all done, and goes on with those that
 /// an earlier coordinator left half-way. Returns what stopped the first job
 /// that could not be published.
-pub(super) async fn publish_finished_jobs(store: &Store) -> Result<Option<Problem>, StoreError> {
+pub(super) async fn publish_finished_jobs(
+    resources: &Resources,
+) -> Result<Option<Problem>, StoreError> {
+    let jobs = resources.store.jobs_to_commit().await?;
+    // Made first: a closure over references is not general enough for a task.
+    let works: Vec<_> = jobs.iter().map(|job| finalize(resources, job)).collect();
+    let mut works = stream::iter(works).buffer_unordered(JOBS_AT_ONCE);
     let mut trouble = None;
-    for job in store.jobs_to_commit().await? {
-        if let Err(error) = finalize(store, &job).await {
-            tracing::warn!(job.id = %job, %error, "job could not be published, it will be tried again");
+    while let Some(outcome) = works.next().await {
+        if let Err(error) = outcome {
             trouble.get_or_insert(error.problem());
         }
     }
@@ -69,62 +100,126 @@ struct Finished {
     row: JobRow,
     blueprint: Blueprint,
     parts: Vec<PartRow>,
-    output: OutputFolder,
-    partials: Partials,
+    output: Output,
     overwrite: bool,
 }
 
-async fn finalize(store: &Store, job: &JobId) -> Result<(), FinalizeError> {
-    let finished = load(store, job).await?;
-    let span = tracing::info_span!("publish job", job.id = %job);
-    let span = telemetry::continued(span, finished.row.traceparent.as_deref());
-    publish_job(store, &finished).instrument(span).await
+/// How far publishing came.
+#[derive(Debug)]
+enum Published {
+    /// The checkpoint is complete; so many files are in it, but for the manifest.
+    Complete { files: usize },
+    /// Parts are made again before it can go on.
+    Repairing,
+    /// It can never be completed.
+    Refused(JobError),
 }
 
-async fn publish_job(store: &Store, finished: &Finished) -> Result<(), FinalizeError> {
-    let job = &finished.row.job_id;
-    if finished.row.state != JobState::Committing {
-        let work = finished.clone();
-        if let Err(failure) = blocking(move || stage::stage(&work)).await? {
-            store.fail_job(job, &failure, &[]).await?;
-            return Ok(());
+async fn finalize(resources: &Resources, job: &JobId) -> Result<(), FinalizeError> {
+    let (store, lease_ms) = (&resources.store, resources.options.lease_ms());
+    let Some(epoch) = store.start_finalizing(job, lease_ms).await? else {
+        // Another coordinator is at it.
+        return Ok(());
+    };
+    let finished = load(resources, job).await?;
+    let span = tracing::info_span!("publish job", job.id = %job);
+    let span = telemetry::continued(span, finished.row.traceparent.as_deref());
+    let work = finalize_under(resources, &finished, epoch).instrument(span);
+    match epoch::hold(store, job, epoch, lease_ms, work).await {
+        Held::Done(Ok(())) | Held::Lost => Ok(()),
+        Held::Done(Err(FinalizeError::Store(StoreError::EpochLost { .. }))) => Ok(()),
+        Held::Done(Err(error)) => {
+            tracing::warn!(job.id = %job, %error, "job could not be published, it will be tried again");
+            store.release_epoch(job, epoch).await?;
+            Err(error)
         }
     }
-    let Some(commit) = store.start_commit(job).await? else {
+}
+
+async fn finalize_under(
+    resources: &Resources,
+    finished: &Finished,
+    epoch: Epoch,
+) -> Result<(), FinalizeError> {
+    let (store, job) = (&resources.store, &finished.row.job_id);
+    // After the point of no return this finds everything staged, unless the
+    // store has lost some of it since.
+    if let Err(failure) = stage(resources, finished, epoch).await? {
+        match finished.row.state {
+            JobState::Committing => store.fail_commit(job, epoch, &failure).await?,
+            _ => store.fail_job(job, epoch, &failure, &[]).await?,
+        };
+        return Ok(());
+    }
+    let Some(commit) = store.start_commit(job, epoch).await? else {
         // A task was reopened, or the job was cancelled, since it was listed.
         return Ok(());
     };
-    let at_ms = commit.committing_at_ms;
-    let work = finished.clone();
-    let published = blocking(move || publish::publish(&work, at_ms)).await?;
-    conclude(store, job, &commit, published).await?;
-    if let Err(error) = finished.partials.remove() {
-        tracing::warn!(%error, "the job is published, but its leftovers could not be removed");
-    }
-    finished.output.forget_if_empty();
-    Ok(())
-}
-
-async fn conclude(
-    store: &Store,
-    job: &JobId,
-    commit: &Commit,
-    published: Result<publish::Published, JobError>,
-) -> Result<(), StoreError> {
-    match published {
-        Ok(checkpoint) => {
-            store.finish_commit(job, commit.epoch).await?;
-            tracing::info!(job.files = checkpoint.files, "job published");
+    match publish(resources, finished, epoch, commit.committing_at_ms).await? {
+        Published::Complete { files } => {
+            store.finish_commit(job, epoch).await?;
+            tracing::info!(job.files = files, "job published");
         }
-        Err(failure) => {
+        Published::Repairing => {
+            tracing::warn!("parts of the output are not what was reported, they are made again");
+            store.release_epoch(job, epoch).await?;
+            return Ok(());
+        }
+        Published::Refused(failure) => {
             tracing::error!(job.problem = %failure.problem, "job cannot be published");
-            store.fail_commit(job, commit.epoch, &failure).await?;
+            store.fail_commit(job, epoch, &failure).await?;
         }
+    }
+    if let Output::Folder(folder) = &finished.output {
+        if let Err(error) = folder.partials(job).remove() {
+            tracing::warn!(%error, "the job is published, but its leftovers could not be removed");
+        }
+        folder.forget_if_empty();
     }
     Ok(())
 }
 
-async fn load(store: &Store, job: &JobId) -> Result<Finished, FinalizeError> {
+/// The inner error ends the job; the outer one is worth another try.
+async fn stage(
+    resources: &Resources,
+    finished: &Finished,
+    epoch: Epoch,
+) -> Result<Result<(), JobError>, FinalizeError> {
+    match &finished.output {
+        // Staged files are on the disk, or moved into place already.
+        Output::Folder(_) if finished.row.state == JobState::Committing => Ok(Ok(())),
+        Output::Folder(folder) => {
+            let paths = small::paths(&finished.blueprint);
+            let small = match small::read_all(resources, finished, &paths).await? {
+                Ok(small) => small,
+                Err(changed) => return Ok(Err(changed)),
+            };
+            let partials = folder.partials(&finished.row.job_id);
+            let blueprint = finished.blueprint.clone();
+            blocking(move || folder::stage(&blueprint, &partials, &small)).await?;
+            Ok(Ok(()))
+        }
+        Output::Prefix(output) => prefix::stage(resources, finished, output, epoch).await,
+    }
+}
+
+async fn publish(
+    resources: &Resources,
+    finished: &Finished,
+    epoch: Epoch,
+    at_ms: i64,
+) -> Result<Published, FinalizeError> {
+    match &finished.output {
+        Output::Folder(folder) => {
+            let (work, folder) = (finished.clone(), folder.clone());
+            Ok(blocking(move || folder::publish(&work, &folder, at_ms)).await?)
+        }
+        Output::Prefix(output) => prefix::publish(resources, finished, output, epoch, at_ms).await,
+    }
+}
+
+async fn load(resources: &Resources, job: &JobId) -> Result<Finished, StoreError> {
+    let store: &Store = &resources.store;
     let row = store
         .job(job)
         .await?
@@ -136,16 +231,14 @@ async fn load(store: &Store, job: &JobId) -> Result<Finished, FinalizeError> {
     };
     let blueprint = Blueprint::decode(&plan).map_err(|error| corrupt(error.to_string()))?;
     let recipe = stored_recipe(&row)?;
-    let output =
-        OutputFolder::at(&row.output_url).map_err(|problem| corrupt(problem.to_string()))?;
-    let partials = output.partials(job);
+    let output = Output::at(&resources.storage, &row.output_url)
+        .map_err(|problem| corrupt(problem.to_string()))?;
     let parts = store.parts(job).await?;
     Ok(Finished {
         row,
         blueprint,
         parts,
         output,
-        partials,
         overwrite: recipe.output.overwrite,
     })
 }
@@ -166,4 +259,11 @@ async fn blocking<T: Send + 'static>(
 
 fn failure(kind: FailureKind, problem: Problem) -> JobError {
     JobError { kind, problem }
+}
+
+/// What becomes of a job whose place another has taken.
+fn taken(place: String, hint: &str) -> Published {
+    let message = "another job has published, or is publishing, into this place";
+    let problem = Problem::new(place, message).with_hint(hint);
+    Published::Refused(failure(FailureKind::BadInput, problem))
 }

@@ -31,6 +31,10 @@ pub struct Blueprint {
     pub index: Option<PlannedSide>,
     /// What the user should know.
     pub warnings: Vec<Problem>,
+    /// The ETag of the manifest that this job's replaces, where an earlier
+    /// checkpoint stands in object storage.
+    #[serde(default)]
+    pub standing: Option<String>,
 }
 
 /// A weight file of the output.
@@ -110,6 +114,7 @@ impl Blueprint {
             sides,
             index,
             warnings: draft.warnings.clone(),
+            standing: None,
         }
     }
 

@@ -9,9 +9,8 @@ use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 use chatvec_core::sidefile::{self, Folder, SidePlan, SideRequest};
 
-use super::SurveyedInputs;
-use crate::storage::OutputFolder;
-use crate::storage::object::ObjectStorage;
+use super::{SurveyedInputs, Unplannable};
+use crate::storage::{ObjectStorage, Output};
 
 /// A job decided to the last byte's place, and nothing written yet.
 #[derive(Debug)]
@@ -28,21 +27,20 @@ pub struct Draft {
     pub(super) cp_card: Option<Vec<u8>>,
 }
 
-/// Decides everything about a job. Waits for object storage on this thread,
-/// which must not be one of a runtime.
+/// Decides everything about a job.
 ///
 /// # Errors
 /// All problems of recipe, inputs and output at once.
+///
+/// Blocks: not for a thread of a runtime.
 pub fn draft(
     storage: &ObjectStorage,
     recipe: &Recipe,
     part_size: PartSize,
-) -> Result<Draft, Vec<Problem>> {
-    let output = OutputFolder::at(&recipe.output.url).map_err(|problem| vec![problem])?;
+) -> Result<Draft, Unplannable> {
+    let output = Output::at(storage, &recipe.output.url)?;
     let inputs = SurveyedInputs::survey(storage, recipe)?;
-    output
-        .check_apart_from(&inputs.folders())
-        .map_err(|problem| vec![problem])?;
+    output.check_apart_from(&inputs.locations())?;
     let cp = Texts::read(&inputs, Role::Cp)?;
     let chat = Texts::read(&inputs, Role::Chat(0))?;
     let base = Texts::read(&inputs, Role::Base(0))?;
@@ -62,7 +60,7 @@ pub fn draft(
         (Ok(plan), Ok(sides)) => (plan, sides),
         (planned, sides) => {
             let problems = planned.err().into_iter().chain(sides.err());
-            return Err(problems.flatten().collect());
+            return Err(problems.flatten().collect::<Vec<_>>().into());
         }
     };
     let mut warnings = Vec::new();

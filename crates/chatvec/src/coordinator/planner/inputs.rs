@@ -1,7 +1,7 @@
 //! The checkpoints that a recipe names, surveyed: headers read, objects pinned.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chatvec_core::align::{Input, Inputs, Role, VectorInputs};
 use chatvec_core::ids::Digest;
@@ -9,10 +9,10 @@ use chatvec_core::manifest::{self, InputFile};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 use chatvec_core::sidefile;
-use chatvec_core::task::SourceFile;
+use chatvec_core::task::{FailureKind, SourceFile};
 
-use crate::storage::object::ObjectStorage;
-use crate::storage::{Location, Surveyed, survey};
+use super::Unplannable;
+use crate::storage::{Location, ObjectStorage, Surveyed, survey};
 
 /// Small files of a checkpoint by their path in it, pinned.
 pub(super) type SmallFiles = BTreeMap<String, SourceFile>;
@@ -34,10 +34,13 @@ impl SurveyedInputs {
     ///
     /// # Errors
     /// Everything that is wrong with any of them, under its path in the recipe.
-    pub fn survey(storage: &ObjectStorage, recipe: &Recipe) -> Result<Self, Vec<Problem>> {
+    ///
+    /// Blocks: not for a thread of a runtime.
+    pub fn survey(storage: &ObjectStorage, recipe: &Recipe) -> Result<Self, Unplannable> {
         let mut locations: Vec<Location> = Vec::new();
         let mut roles = BTreeMap::new();
         let mut problems = Vec::new();
+        let mut kind = FailureKind::BadInput;
         for (role, url) in named(recipe) {
             match Location::parse(url, Path::new("/")) {
                 Ok(location) => {
@@ -74,10 +77,18 @@ impl SurveyedInputs {
                 .find(|(_, named)| **named == ordinal)
                 .expect("each location has a role")
                 .0;
-            let pinned = outcome.map_err(|error| error.problems()).and_then(|one| {
-                let small = small_files(&one).map_err(|problem| vec![problem])?;
-                Ok((one, small))
-            });
+            let pinned = outcome
+                .map_err(|error| {
+                    // A repeat may help with all of them then.
+                    if error.kind() == FailureKind::Transient {
+                        kind = FailureKind::Transient;
+                    }
+                    error.problems()
+                })
+                .and_then(|one| {
+                    let small = small_files(&one).map_err(|problem| vec![problem])?;
+                    Ok((one, small))
+                });
             match pinned {
                 Ok((one, files)) => {
                     surveyed.push(one);
@@ -89,7 +100,7 @@ impl SurveyedInputs {
             }
         }
         if !problems.is_empty() {
-            return Err(problems);
+            return Err(Unplannable { kind, problems });
         }
         let mut next = 0;
         let first_sources = surveyed
@@ -128,12 +139,9 @@ impl SurveyedInputs {
             .map(|(role, ordinal)| (*role, &self.surveyed[*ordinal]))
     }
 
-    /// The folders of the inputs that are in the local filesystem.
-    pub fn folders(&self) -> Vec<PathBuf> {
-        self.surveyed
-            .iter()
-            .filter_map(|one| one.location.folder().map(Path::to_owned))
-            .collect()
+    /// Where the inputs are.
+    pub fn locations(&self) -> Vec<&Location> {
+        self.surveyed.iter().map(|one| &one.location).collect()
     }
 
     /// The inputs as core aligns them.

@@ -4,47 +4,49 @@
 mod blueprint;
 mod draft;
 mod inputs;
+mod prepare;
 
 pub use blueprint::{Blueprint, PlannedFile, PlannedSide, PlannedTensor, SideContent};
 pub use draft::{Draft, draft};
 pub use inputs::SurveyedInputs;
 
 use chatvec_core::ids::JobId;
-use chatvec_core::plan::{PartSize, Plan};
 use chatvec_core::problem::Problem;
-use chatvec_core::recipe::Recipe;
-use chatvec_core::task::FailureKind;
-use chatvec_proto::convert::encode_spec;
+use chatvec_core::task::{FailureKind, TaskFailure};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tracing::Instrument as _;
 
-use super::store::{Epoch, JobError, JobRow, NewTask, Store, StoreError};
+use super::Resources;
+use super::epoch::{self, Held};
+use super::uploads::{self, OpenError};
+use super::store::{Epoch, JobError, JobRow, StoreError};
 use super::view::stored_recipe;
-use crate::storage::OutputFolder;
-use crate::storage::object::ObjectStorage;
 use crate::telemetry;
+use prepare::{Prepared, prepare};
+
+/// Jobs planned at once by one coordinator.
+const JOBS_AT_ONCE: usize = 4;
+/// Uploads created at once for one job.
+const UPLOADS_AT_ONCE: usize = 16;
 
 /// Plans every job that waits for it.
-pub(super) async fn plan_waiting_jobs(
-    store: &Store,
-    storage: &ObjectStorage,
-    part_size: PartSize,
-) -> Result<(), StoreError> {
-    for job in store.jobs_to_plan().await? {
-        plan_job(store, storage, &job, part_size).await?;
+pub(super) async fn plan_waiting_jobs(resources: &Resources) -> Result<(), StoreError> {
+    let jobs = resources.store.jobs_to_plan().await?;
+    // Made first: a closure over references is not general enough for a task.
+    let plans: Vec<_> = jobs.iter().map(|job| plan_job(resources, job)).collect();
+    let mut plans = stream::iter(plans).buffer_unordered(JOBS_AT_ONCE);
+    while let Some(planned) = plans.next().await {
+        planned?;
     }
     Ok(())
 }
 
-async fn plan_job(
-    store: &Store,
-    storage: &ObjectStorage,
-    job: &JobId,
-    part_size: PartSize,
-) -> Result<(), StoreError> {
-    let epoch = match store.start_planning(job).await {
-        Ok(epoch) => epoch,
-        // Cancelled between the listing and now.
-        Err(StoreError::WrongState { .. }) => return Ok(()),
+async fn plan_job(resources: &Resources, job: &JobId) -> Result<(), StoreError> {
+    let (store, lease_ms) = (&resources.store, resources.options.lease_ms());
+    let epoch = match store.start_planning(job, lease_ms).await {
+        Ok(Some(epoch)) => epoch,
+        // Another coordinator is at it, or the job was cancelled since it was listed.
+        Ok(None) | Err(StoreError::WrongState { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
     let row = store
@@ -53,125 +55,140 @@ async fn plan_job(
         .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
     let span = tracing::info_span!("plan job", job.id = %job);
     let span = telemetry::continued(span, row.traceparent.as_deref());
-    plan(store, storage, &row, epoch, part_size)
-        .instrument(span)
-        .await
+    let work = plan_under(resources, &row, epoch).instrument(span);
+    match epoch::hold(store, job, epoch, lease_ms, work).await {
+        // Cancelled, or taken over by another coordinator, while it was planned.
+        Held::Done(Err(StoreError::WrongState { .. } | StoreError::EpochLost { .. }))
+        | Held::Lost => Ok(()),
+        Held::Done(outcome) => outcome,
+    }
 }
 
-async fn plan(
-    store: &Store,
-    storage: &ObjectStorage,
-    row: &JobRow,
-    epoch: Epoch,
-    part_size: PartSize,
-) -> Result<(), StoreError> {
-    let job = &row.job_id;
+/// Why a job cannot be planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unplannable {
+    /// The class: [`FailureKind::Transient`] may pass by itself.
+    pub kind: FailureKind,
+    /// Everything that is wrong, at least one.
+    pub problems: Vec<Problem>,
+}
+
+impl From<Vec<Problem>> for Unplannable {
+    /// What the user asked cannot work.
+    fn from(problems: Vec<Problem>) -> Self {
+        Self {
+            kind: FailureKind::BadInput,
+            problems,
+        }
+    }
+}
+
+impl From<Problem> for Unplannable {
+    /// What the user asked cannot work.
+    fn from(problem: Problem) -> Self {
+        vec![problem].into()
+    }
+}
+
+impl From<TaskFailure> for Unplannable {
+    fn from(failure: TaskFailure) -> Self {
+        Self {
+            kind: failure.kind,
+            problems: vec![failure.problem],
+        }
+    }
+}
+
+async fn plan_under(resources: &Resources, row: &JobRow, epoch: Epoch) -> Result<(), StoreError> {
+    let (store, job) = (&resources.store, &row.job_id);
     let recipe = stored_recipe(row)?;
     let work = {
-        let (storage, job) = (storage.clone(), job.clone());
+        let (storage, job, part_size) = (
+            resources.storage.clone(),
+            job.clone(),
+            resources.options.part_size,
+        );
         move || prepare(&storage, &recipe, &job, part_size)
     };
     let prepared = match tokio::task::spawn_blocking(work).await {
         Ok(prepared) => prepared,
         Err(panic) => {
             let problem = Problem::new("plan", format!("the planner hit a bug: {panic}"));
-            Err((FailureKind::Internal, vec![problem]))
+            Err(Unplannable {
+                kind: FailureKind::Internal,
+                problems: vec![problem],
+            })
         }
     };
-    match prepared {
-        Ok(prepared) => prepared.store(store, job, epoch).await,
-        Err((kind, mut problems)) => {
-            tracing::info!(job.problems = problems.len(), "job cannot be planned");
-            let error = JobError {
-                kind,
-                problem: problems.remove(0),
-            };
-            match store.fail_job(job, &error, &problems).await {
-                // Cancelled while it was planned: that stands.
-                Err(StoreError::WrongState { .. }) => Ok(()),
-                outcome => outcome.map(drop),
-            }
+    let opened = match prepared {
+        Ok(prepared) => open_uploads(resources, job, epoch, &prepared)
+            .await?
+            .map(|()| prepared),
+        Err(unplannable) => Err(unplannable),
+    };
+    match opened {
+        Ok(prepared) => {
+            let tasks = prepared.tasks.len();
+            store
+                .finish_planning(job, epoch, &prepared.into_plan())
+                .await?;
+            tracing::info!(job.tasks = tasks, "job planned");
+            Ok(())
         }
+        Err(unplannable) => refuse(resources, job, epoch, unplannable).await,
     }
 }
 
-/// Why a job cannot be planned: at least one problem.
-type Unplannable = (FailureKind, Vec<Problem>);
-
-/// A plan, encoded for the job store.
-struct Prepared {
-    key: chatvec_core::ids::Digest,
-    blueprint: Vec<u8>,
-    tasks: Vec<NewTask>,
-}
-
-/// Drafts the plan and creates the unfinished output files.
-fn prepare(
-    storage: &ObjectStorage,
-    recipe: &Recipe,
+/// Creates the uploads of the weight files, where the output is a prefix: first
+/// the record that one is meant to be, so that no crash leaves one unknown.
+async fn open_uploads(
+    resources: &Resources,
     job: &JobId,
-    part_size: PartSize,
-) -> Result<Prepared, Unplannable> {
-    let bad_input = |problems| (FailureKind::BadInput, problems);
-    let draft = draft(storage, recipe, part_size).map_err(bad_input)?;
-    let output =
-        OutputFolder::at(&recipe.output.url).map_err(|problem| bad_input(vec![problem]))?;
-    output
-        .check_usable(recipe.output.overwrite)
-        .map_err(|problem| bad_input(vec![problem]))?;
-    let partials = output.partials(job);
-    for file in &draft.plan.files {
-        partials.create(&file.name, file.size).map_err(|error| {
-            let failure = error.failure();
-            (failure.kind, vec![failure.problem])
-        })?;
+    epoch: Epoch,
+    prepared: &Prepared,
+) -> Result<Result<(), Unplannable>, StoreError> {
+    let Some(output) = &prepared.prefix else {
+        return Ok(Ok(()));
+    };
+    let store = &resources.store;
+    store.add_uploads(job, epoch, &prepared.uploads).await?;
+    let opens: Vec<_> = prepared
+        .uploads
+        .iter()
+        .map(|upload| uploads::open(store, output.bucket(), job, epoch, upload))
+        .collect();
+    let opened = stream::iter(opens)
+        .buffer_unordered(UPLOADS_AT_ONCE)
+        .try_for_each(|_| std::future::ready(Ok(())))
+        .await;
+    match opened {
+        Ok(()) => Ok(Ok(())),
+        Err(OpenError::Store(error)) => Err(error),
+        Err(OpenError::Object(error)) => Ok(Err(error.failure().into())),
     }
-    let tasks = draft.plan.numbered_tasks().map(|(task, range)| NewTask {
-        task,
-        file: range.file,
-        first_part: range.first_part,
-        part_count: range.part_count,
-        bytes: range.bytes,
-        spec: encode_spec(
-            draft
-                .plan
-                .task_spec(task, target(&draft.plan, &partials, range.file)),
-        ),
-    });
-    let tasks = tasks.collect();
-    let blueprint = Blueprint::of(recipe, &draft);
-    Ok(Prepared {
-        key: draft.inputs.key(recipe),
-        blueprint: blueprint.encode(),
-        tasks,
-    })
 }
 
-fn target(
-    plan: &Plan,
-    partials: &crate::storage::Partials,
-    file: chatvec_core::ids::FileOrdinal,
-) -> String {
-    partials
-        .path(&plan.files[file.0 as usize].name)
-        .to_string_lossy()
-        .into_owned()
-}
-
-impl Prepared {
-    async fn store(self, store: &Store, job: &JobId, epoch: Epoch) -> Result<(), StoreError> {
-        let tasks = self.tasks.len();
-        match store
-            .finish_planning(job, epoch, &self.key, self.blueprint, &self.tasks)
-            .await
-        {
-            Ok(_) => {
-                tracing::info!(job.tasks = tasks, "job planned");
-                Ok(())
-            }
-            // Cancelled, or taken over by another coordinator, while it was planned.
-            Err(StoreError::WrongState { .. } | StoreError::EpochLost { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+/// Fails the job, unless what went wrong may pass by itself.
+async fn refuse(
+    resources: &Resources,
+    job: &JobId,
+    epoch: Epoch,
+    unplannable: Unplannable,
+) -> Result<(), StoreError> {
+    let store = &resources.store;
+    let Unplannable { kind, mut problems } = unplannable;
+    if kind == FailureKind::Transient
+        && store.age_of_job(job).await? < resources.options.storage_patience
+    {
+        tracing::warn!(job.problem = %problems[0], "job cannot be planned just now, it will be tried again");
+        // Nobody takes the job up before this epoch's lease has run out: a pause.
+        return Ok(());
     }
+    tracing::info!(job.problems = problems.len(), "job cannot be planned");
+    let error = JobError {
+        kind,
+        problem: problems.remove(0),
+    };
+    store.fail_job(job, epoch, &error, &problems).await?;
+    Ok(())
 }

@@ -7,6 +7,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use super::answer::{Answer, RANGE_IGNORED};
 use super::bucket::Target;
 use super::credentials::NoCredentials;
+use super::url::ObjectUrlError;
 
 /// Why object storage did not do what was asked. The variants are those that a
 /// caller treats differently; each names the URL.
@@ -148,6 +149,17 @@ pub enum ObjectError {
         /// The store's words.
         says: String,
     },
+}
+
+impl From<ObjectUrlError> for ObjectError {
+    /// A URL that names no object.
+    fn from(error: ObjectUrlError) -> Self {
+        Self::Config {
+            url: String::new(),
+            says: error.to_string(),
+            hint: None,
+        }
+    }
 }
 
 /// Whether a request may be sent again.

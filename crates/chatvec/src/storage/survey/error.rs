@@ -2,6 +2,7 @@
 
 use chatvec_core::checkpoint::CheckpointError;
 use chatvec_core::problem::Problem;
+use chatvec_core::task::FailureKind;
 
 use crate::storage::Location;
 use crate::storage::file::FileError;
@@ -45,6 +46,16 @@ pub enum SurveyError {
 }
 
 impl SurveyError {
+    /// The class of the error: [`FailureKind::Transient`] may pass by itself.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Object(error) if error.failure().kind == FailureKind::Transient => {
+                FailureKind::Transient
+            }
+            _ => FailureKind::BadInput,
+        }
+    }
+
     /// All that is wrong, each with the path and advice.
     pub fn problems(&self) -> Vec<Problem> {
         match self {

@@ -11,8 +11,8 @@ use chatvec_core::ids::JobId;
 use chatvec_core::manifest::FILE_NAME as MANIFEST_NAME;
 use chatvec_core::problem::Problem;
 
-use super::Location;
-use super::local::{LocalError, PartialFile};
+use super::not_empty;
+use crate::storage::local::{LocalError, PartialFile};
 
 /// Where everything unfinished lives, inside the output folder.
 pub const STATE_DIR: &str = ".chatvec";
@@ -24,26 +24,11 @@ pub struct OutputFolder {
 }
 
 impl OutputFolder {
-    /// The folder that a recipe's `output.url` names.
-    ///
-    /// # Errors
-    /// If the location is of a kind that is not supported.
-    pub fn at(url: &str) -> Result<Self, Problem> {
-        let location = Location::parse(url, Path::new("/")).map_err(|error| {
-            let mut problems = error.problems();
-            let problem = problems.swap_remove(0);
-            Problem {
-                subject: "output.url".to_owned(),
-                ..problem
-            }
-        })?;
-        let Some(folder) = location.folder() else {
-            let message = format!("expected a folder, found `{location}`");
-            return Err(Problem::new("output.url", message));
-        };
-        Ok(Self {
-            root: resolved(folder),
-        })
+    /// The folder at this absolute path, links resolved as far as it exists.
+    pub fn at(path: &Path) -> Self {
+        Self {
+            root: resolved(path),
+        }
     }
 
     /// The folder.
@@ -63,32 +48,18 @@ impl OutputFolder {
         }
     }
 
-    /// Refuses an output folder that is an input, lies in one, or holds one:
-    /// publishing would overwrite or hide what is read.
-    ///
-    /// # Errors
-    /// Naming the input.
-    pub fn check_apart_from(&self, inputs: &[PathBuf]) -> Result<(), Problem> {
-        for input in inputs {
-            let input = resolved(input);
-            let relation = if input == self.root {
-                "is"
-            } else if self.root.starts_with(&input) {
-                "lies inside"
-            } else if input.starts_with(&self.root) {
-                "lies around"
-            } else {
-                continue;
-            };
-            let message = format!(
-                "`{}` {relation} the input `{}`",
-                self.root.display(),
-                input.display()
-            );
-            return Err(Problem::new("output.url", message)
-                .with_hint("give a folder apart from every input"));
+    /// How the folder and an input overlap, as a verb; `None` where they don't.
+    pub(super) fn relation_to(&self, input: &Path) -> Option<&'static str> {
+        let input = resolved(input);
+        if input == self.root {
+            Some("is")
+        } else if self.root.starts_with(&input) {
+            Some("lies inside")
+        } else if input.starts_with(&self.root) {
+            Some("lies around")
+        } else {
+            None
         }
-        Ok(())
     }
 
     /// Refuses a folder that holds something and may not be overwritten, and
@@ -116,33 +87,15 @@ impl OutputFolder {
                 return Err(about(message));
             }
         };
-        let mut names: Vec<_> = entries
+        let names: Vec<_> = entries
             .filter_map(Result::ok)
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .filter(|name| name != STATE_DIR)
             .collect();
-        names.sort();
         if names.is_empty() || overwrite {
             return Ok(());
         }
-        let shown = names
-            .iter()
-            .take(3)
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let more = if names.len() > 3 {
-            format!(" and {} more", names.len() - 3)
-        } else {
-            String::new()
-        };
-        let message = format!(
-            "expected an empty folder, `{}` holds {shown}{more}",
-            self.root.display()
-        );
-        Err(about(message).with_hint(
-            "choose another folder, or set `output.overwrite: true` to replace what is there",
-        ))
+        Err(not_empty(self.root.display(), "folder", names))
     }
 
     fn check_creatable(&self) -> Result<(), Problem> {
@@ -166,7 +119,15 @@ impl OutputFolder {
     /// # Errors
     /// If it is there and cannot be read.
     pub fn manifest(&self) -> Result<Option<Vec<u8>>, LocalError> {
-        let path = self.root.join(MANIFEST_NAME);
+        self.read(MANIFEST_NAME)
+    }
+
+    /// A file of the folder, whole; `None` if it is not there.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read.
+    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>, LocalError> {
+        let path = self.root.join(path);
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error)

@@ -1,0 +1,73 @@
+//! Takes back expired leases, moves tasks away from stragglers, and removes what
+//! ended jobs left behind.
+
+mod leftovers;
+
+pub use leftovers::discard;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Resources;
+use super::store::{Reaping, StoreError};
+
+/// Most records of ended jobs deleted in one round.
+const DELETE_MAX: u32 = 100;
+
+/// Since when rounds have succeeded, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Contact {
+    since: Mutex<Option<Instant>>,
+}
+
+impl Contact {
+    /// Whether the database was away within the last `lease`: workers could not
+    /// renew their leases then, and get the time to do so now.
+    fn is_fresh(&self, lease: Duration) -> bool {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.get_or_insert_with(Instant::now).elapsed() < lease
+    }
+
+    fn lost(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// One round.
+pub(super) async fn tidy(resources: &Resources, contact: &Contact) -> Result<(), StoreError> {
+    let outcome = round(resources, contact).await;
+    if outcome.is_err() {
+        contact.lost();
+    }
+    outcome
+}
+
+async fn round(resources: &Resources, contact: &Contact) -> Result<(), StoreError> {
+    let (store, options) = (&resources.store, &resources.options);
+    let reaping = match contact.is_fresh(options.lease()) {
+        true => Reaping::Grace,
+        false => Reaping::Expired,
+    };
+    let reaped = store.reap(reaping).await?;
+    if reaped.expired > 0 {
+        tracing::warn!(
+            task.expired = reaped.expired,
+            task.given_up = reaped.given_up,
+            "leases expired"
+        );
+    }
+    let stolen = store.steal_stragglers().await?;
+    if stolen > 0 {
+        tracing::warn!(task.stolen = stolen, "slow tasks go to other workers");
+    }
+    leftovers::clean(resources).await?;
+    if let Some(retention) = options.retention {
+        let deleted = store.delete_ended_jobs(retention, DELETE_MAX).await?;
+        if deleted > 0 {
+            tracing::info!(job.deleted = deleted, "records of old jobs deleted");
+        }
+    }
+    Ok(())
+}
