@@ -5,10 +5,11 @@
 
 use std::time::Instant;
 
-use chatvec::coordinator::store::{NewJob, NewPart, NewTask, Store, WorkerInfo};
+use chatvec::coordinator::store::{NewJob, NewPart, NewPlan, NewTask, Store, WorkerInfo};
 use chatvec_core::ids::{
     Crc64, Digest, FileOrdinal, JobId, PartOrdinal, RequestId, TaskOrdinal, WorkerId,
 };
+use chatvec_core::submission::{Labels, Priority, Tenant};
 
 const PLANNED: u32 = 20_000;
 const COMPLETED: u32 = 2_000;
@@ -55,13 +56,18 @@ async fn plan(store: &Store, name: &str, tasks: u32) -> JobId {
     let new = NewJob {
         job_id: job.clone(),
         request_id: RequestId(name.to_owned()),
+        tenant: Tenant::default(),
+        priority: Priority::default(),
+        labels: Labels::default(),
         recipe_json: "{}".to_owned(),
         recipe_digest: Digest(name.to_owned()),
-        output_url: "file:///out".to_owned(),
+        output_url: format!("/out/{name}"),
+        output_key: format!("/out/{name}"),
         traceparent: None,
     };
     store.create_job(&new).await.expect("the job is created");
-    let epoch = store.start_planning(&job).await.expect("it is planned");
+    let started = store.start_planning(&job, LEASE_MS).await;
+    let epoch = started.expect("it is planned").expect("by nobody else");
     let tasks: Vec<NewTask> = (0..tasks)
         .map(|task| NewTask {
             task: TaskOrdinal(task),
@@ -72,9 +78,14 @@ async fn plan(store: &Store, name: &str, tasks: u32) -> JobId {
             spec: vec![7; SPEC_BYTES],
         })
         .collect();
-    let key = Digest(name.to_owned());
+    let plan = NewPlan {
+        input_key: Digest(name.to_owned()),
+        plan: vec![1; 1 << 20],
+        tasks,
+        warnings: Vec::new(),
+    };
     store
-        .finish_planning(&job, epoch, &key, vec![1; 1 << 20], &tasks)
+        .finish_planning(&job, epoch, &plan)
         .await
         .expect("the plan is stored");
     job
@@ -87,6 +98,7 @@ async fn work(store: Store, number: u32) -> u32 {
         hostname: "here".to_owned(),
         version: "0".to_owned(),
         slots: BATCH,
+        memory_bytes: 0,
     };
     let mut completed = 0;
     loop {

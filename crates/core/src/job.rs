@@ -67,9 +67,10 @@ impl JobState {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
-    /// Whether tasks of a job in this state may be leased.
+    /// Whether tasks of a job in this state may be leased. In COMMITTING these
+    /// are repairs: parts that storage lost and that are put again.
     pub fn gives_leases(self) -> bool {
-        matches!(self, Self::Queued | Self::Running)
+        matches!(self, Self::Queued | Self::Running | Self::Committing)
     }
 
     /// Whether `next` may follow this state.

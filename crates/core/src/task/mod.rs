@@ -2,9 +2,11 @@
 //! with, and the self-contained description of the work.
 
 mod failure;
+mod order;
 mod spec;
 mod state;
 
 pub use failure::{FailureKind, TaskCounters, TaskFailure, Verdict, job_retries_max, judge};
+pub use order::{Share, sched_keys};
 pub use spec::{Operation, PartRange, Piece, Segment, SourceFile, TaskSpec, Term};
 pub use state::{Lease, TaskState};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use chatvec::coordinator::store::UploadState;
 use chatvec_core::job::JobState;
 use chatvec_core::task::TaskState;
 use chatvec_tests::python;
@@ -263,6 +264,8 @@ fn states_as_in_the_schema(tree: &Tree) -> Vec<String> {
     };
     let jobs = set(&JobState::ALL.map(JobState::name));
     let tasks = set(&TaskState::ALL.map(TaskState::name));
+    let uploads = set(&UploadState::ALL.map(UploadState::name));
+    let all = [&jobs, &tasks, &uploads];
     let mut found = Vec::new();
     let (mut has_jobs, mut has_tasks) = (false, false);
     let migrations = tree
@@ -273,11 +276,11 @@ fn states_as_in_the_schema(tree: &Tree) -> Vec<String> {
         for (is_whole, names) in state_lists(&file.content) {
             has_jobs |= is_whole && names == jobs;
             has_tasks |= is_whole && names == tasks;
-            // Other constraints speak of some states of one or the other.
-            let is_known = match is_whole {
-                true => names == jobs || names == tasks,
-                false => names.is_subset(&jobs) || names.is_subset(&tasks),
-            };
+            // Other constraints speak of some states of one of them.
+            let is_known = all.into_iter().any(|states| match is_whole {
+                true => names == *states,
+                false => names.is_subset(states),
+            });
             if !is_known {
                 found.push(format!("{}: the states {names:?} are nobody's", file.path));
             }

@@ -3,11 +3,13 @@
 use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
+use sqlx::any::AnyRow;
 
-use super::decode::stored;
+use super::epoch::end_epoch;
 use super::error::exactly_one;
 use super::job::{lock_job, set_job_state};
-use super::{JobError, JobRow, Store, StoreError, Tx, decode, values};
+use super::submit::release_output;
+use super::{Epoch, JobError, JobRow, Store, StoreError, Tx, decode, values};
 
 const CANCEL_WAITING: &str = "-- cancel_waiting
     WITH c AS MATERIALIZED (
@@ -38,7 +40,7 @@ const JOBS_TO_CLEAN: &str = "-- jobs_to_clean
     ORDER BY finished_at_ms, job_id";
 
 const INSERT_PROBLEMS: &str = "-- insert_problems
-    INSERT INTO job_problem (job_id, problem_no, subject, message, hint) VALUES";
+    INSERT INTO job_problem (job_id, problem_no, subject, message, hint) VALUES ";
 
 const MORE_PROBLEMS: &str = "-- more_problems
     SELECT subject, message, hint FROM job_problem WHERE job_id = $1 ORDER BY problem_no";
@@ -48,31 +50,32 @@ const MARK_CLEANED: &str = "-- mark_cleaned
     WHERE job_id = $1 AND state IN ('FAILED', 'CANCELLED')";
 
 impl Store {
-    /// Fails a job in PLANNING, QUEUED or RUNNING. Its waiting tasks and its
-    /// leases are cancelled. (In COMMITTING see [`Store::fail_commit`].) `more`
-    /// are the problems beside the one of `error`.
+    /// Fails a job in PLANNING, QUEUED or RUNNING on behalf of its planner or
+    /// of the finalizer that stages it. Its waiting tasks and its leases are
+    /// cancelled. (In COMMITTING see [`Store::fail_commit`].) `more` are the
+    /// problems beside the one of `error`.
     ///
     /// Transaction `fail_job`.
     ///
     /// # Errors
+    /// [`StoreError::EpochLost`] if another coordinator took over,
     /// [`StoreError::WrongState`] in any other state.
     pub async fn fail_job(
         &self,
         job: &JobId,
+        epoch: Epoch,
         error: &JobError,
         more: &[Problem],
     ) -> Result<JobRow, StoreError> {
         let mut tx = self.begin().await?;
         let row = lock_job(&mut tx, job).await?;
+        row.check_epoch(epoch)?;
         if row.state == JobState::Committing {
             return Err(row.wrong_state());
         }
         let failed = set_job_state(&mut tx, &row, JobState::Failed, Some(error)).await?;
-        let mut first = 0;
-        for batch in values::slices(more) {
-            insert_problems(&mut tx, job, first, batch).await?;
-            first += batch.len();
-        }
+        end_epoch(&mut tx, job, epoch).await?;
+        insert_problems(&mut tx, INSERT_PROBLEMS, job, more).await?;
         cancel_open(&mut tx, job).await?;
         tx.commit().await?;
         self.wake.jobs_changed();
@@ -85,14 +88,7 @@ impl Store {
             .bind(job.as_str())
             .fetch_all(&self.pool)
             .await?;
-        let problem = |row| {
-            Ok(Problem {
-                subject: decode::text(row, "subject")?,
-                message: decode::text(row, "message")?,
-                hint: decode::text_or_null(row, "hint")?,
-            })
-        };
-        rows.iter().map(problem).collect()
+        rows.iter().map(read_problem).collect()
     }
 
     /// Asks a job to stop. Waiting tasks are cancelled at once; the job is
@@ -128,52 +124,61 @@ impl Store {
             .collect()
     }
 
-    /// Notes that the leftovers of a failed or cancelled job are removed.
-    /// Repeating it keeps the first time.
+    /// Notes that the leftovers of a failed or cancelled job are removed: its
+    /// output is free for other jobs. Repeating it keeps the first time.
+    ///
+    /// Transaction `mark_cleaned`.
     ///
     /// # Errors
     /// [`StoreError::WrongState`] in any other state.
     pub async fn mark_cleaned(&self, job: &JobId) -> Result<(), StoreError> {
-        let done = sqlx::query(self.sql(MARK_CLEANED))
+        let mut tx = self.begin().await?;
+        let row = lock_job(&mut tx, job).await?;
+        let done = sqlx::query(tx.sql(MARK_CLEANED))
             .bind(job.as_str())
-            .execute(&self.pool)
+            .execute(tx.connection())
             .await?;
-        let found = match done.rows_affected() {
-            0 => self.job(job).await?,
-            _ => None,
-        };
-        exactly_one(done.rows_affected(), || match found {
-            Some(row) => row.wrong_state(),
-            None => StoreError::JobNotFound(job.clone()),
-        })
+        exactly_one(done.rows_affected(), || row.wrong_state())?;
+        release_output(&mut tx, job).await?;
+        tx.commit().await
     }
 }
 
-/// Inserts a batch of problems, the first of them at position `first`.
-async fn insert_problems(
+/// Inserts problems or warnings, in order. `statement` ends in front of its VALUES.
+pub(super) async fn insert_problems(
     tx: &mut Tx,
+    statement: &str,
     job: &JobId,
-    first: usize,
-    batch: &[Problem],
+    problems: &[Problem],
 ) -> Result<(), StoreError> {
-    let text = format!(
-        "{INSERT_PROBLEMS} {}",
-        values::rows(batch.len(), "$1, ", 2, 4)
-    );
-    let mut query = sqlx::query(tx.sql(&text)).bind(job.as_str());
-    for (position, problem) in (first..).zip(batch) {
-        query = query
-            .bind(stored(position as u64)?)
-            .bind(problem.subject.as_str())
-            .bind(problem.message.as_str())
-            .bind(problem.hint.clone());
+    let numbered: Vec<_> = (0..).zip(problems).collect();
+    for batch in values::slices(&numbered) {
+        let rows = values::rows(batch.len(), "$1, ", 2, 4);
+        let mut query = sqlx::query(tx.sql(&format!("{statement}{rows}"))).bind(job.as_str());
+        for (position, problem) in batch {
+            query = query
+                .bind(*position)
+                .bind(problem.subject.as_str())
+                .bind(problem.message.as_str())
+                .bind(problem.hint.clone());
+        }
+        query.execute(tx.connection()).await?;
     }
-    query.execute(tx.connection()).await?;
     Ok(())
 }
 
+/// From the columns `subject`, `message` and `hint`.
+pub(super) fn read_problem(row: &AnyRow) -> Result<Problem, StoreError> {
+    Ok(Problem {
+        subject: decode::text(row, "subject")?,
+        message: decode::text(row, "message")?,
+        hint: decode::text_or_null(row, "hint")?,
+    })
+}
+
 /// Fails a locked job because of one of its tasks, unless it is on another way
-/// out already: then a second failure says nothing new.
+/// out already: then a second failure says nothing new. In COMMITTING a task
+/// that cannot be repaired is damage that nothing mends.
 pub(super) async fn fail_locked_job(
     tx: &mut Tx,
     job: &JobRow,
@@ -214,7 +219,7 @@ async fn cancel_waiting(tx: &mut Tx, job: &JobId) -> Result<(), StoreError> {
 }
 
 /// READY and LEASED become CANCELLED: whoever holds a lease has lost it.
-async fn cancel_open(tx: &mut Tx, job: &JobId) -> Result<(), StoreError> {
+pub(super) async fn cancel_open(tx: &mut Tx, job: &JobId) -> Result<(), StoreError> {
     sqlx::query(tx.sql(CANCEL_OPEN))
         .bind(job.as_str())
         .execute(tx.connection())

@@ -3,7 +3,10 @@
 use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
 
-use super::job::{lock_job, raise_epoch, set_job_state};
+use super::cancel::cancel_open;
+use super::epoch::end_epoch;
+use super::job::{lock_job, set_job_state};
+use super::submit::release_output;
 use super::{Epoch, JobError, JobRow, Store, StoreError, Tx, decode};
 
 /// The right to publish a job.
@@ -18,17 +21,17 @@ pub struct Commit {
 
 const JOBS_TO_COMMIT: &str = "-- jobs_to_commit
     SELECT job_id FROM job
-    WHERE state = 'COMMITTING'
-       OR (state IN ('QUEUED', 'RUNNING')
-           AND NOT EXISTS (SELECT 1 FROM task
-                           WHERE task.job_id = job.job_id AND task.state <> 'DONE'))
+    WHERE state IN ('QUEUED', 'RUNNING', 'COMMITTING') AND epoch_expires_at_ms <= {now}
+      AND NOT EXISTS (SELECT 1 FROM task
+                      WHERE task.job_id = job.job_id AND task.state <> 'DONE')
     ORDER BY created_at_ms, job_id";
 
 const UNDONE_TASKS: &str = "-- undone_tasks
     SELECT count(*) AS tasks FROM task WHERE job_id = $1 AND state <> 'DONE'";
 
 impl Store {
-    /// The jobs to be committed: every task is done, or a commit was begun.
+    /// The jobs to be published whose finalizer is gone or has not come yet:
+    /// every task is done, the repairs of a commit that was begun among them.
     pub async fn jobs_to_commit(&self) -> Result<Vec<JobId>, StoreError> {
         let rows = sqlx::query(self.sql(JOBS_TO_COMMIT))
             .fetch_all(&self.pool)
@@ -38,29 +41,33 @@ impl Store {
             .collect()
     }
 
-    /// Makes the caller the job's finalizer: with every task DONE the job
-    /// becomes COMMITTING, the point of no return, and its part list is frozen.
-    /// A job in COMMITTING is taken over: its earlier finalizer's epoch ends.
-    /// `None` if some task is not DONE.
+    /// With every task DONE the job becomes COMMITTING, the point of no return,
+    /// and its part list is frozen; a job in COMMITTING goes on. `None` if some
+    /// task is not DONE.
     ///
     /// Transaction `start_commit`.
     ///
     /// # Errors
-    /// [`StoreError::WrongState`] in PLANNING, CANCELLING and at the end.
-    pub async fn start_commit(&self, job: &JobId) -> Result<Option<Commit>, StoreError> {
+    /// [`StoreError::EpochLost`] if another finalizer took over,
+    /// [`StoreError::WrongState`] in CANCELLING and at the end.
+    pub async fn start_commit(
+        &self,
+        job: &JobId,
+        epoch: Epoch,
+    ) -> Result<Option<Commit>, StoreError> {
         let mut tx = self.begin().await?;
         let row = lock_job(&mut tx, job).await?;
+        row.check_epoch(epoch)?;
+        if !row.state.gives_leases() {
+            return Err(row.wrong_state());
+        }
+        if undone_tasks(&mut tx, job).await? > 0 {
+            return Ok(None);
+        }
         let row = match row.state {
             JobState::Committing => row,
-            JobState::Queued | JobState::Running => {
-                if undone_tasks(&mut tx, job).await? > 0 {
-                    return Ok(None);
-                }
-                freeze(&mut tx, row).await?
-            }
-            _ => return Err(row.wrong_state()),
+            _ => freeze(&mut tx, row).await?,
         };
-        let epoch = raise_epoch(&mut tx, job).await?;
         let committing_at_ms = row.committing_at_ms.ok_or(StoreError::Corrupt {
             column: "committing_at_ms",
             value: "null".to_owned(),
@@ -73,7 +80,8 @@ impl Store {
         }))
     }
 
-    /// COMMITTING becomes SUCCEEDED: the final manifest is written.
+    /// COMMITTING becomes SUCCEEDED: the final manifest is written. The output
+    /// is free for other jobs.
     ///
     /// Transaction `finish_commit`.
     ///
@@ -114,6 +122,11 @@ impl Store {
             return Err(row.wrong_state());
         }
         let ended = set_job_state(&mut tx, &row, end, error).await?;
+        end_epoch(&mut tx, job, epoch).await?;
+        match end {
+            JobState::Succeeded => release_output(&mut tx, job).await?,
+            _ => cancel_open(&mut tx, job).await?,
+        }
         tx.commit().await?;
         self.wake.jobs_changed();
         Ok(ended)

@@ -55,7 +55,8 @@ pub(super) fn stored(value: u64) -> Result<i64, StoreError> {
     i64::try_from(value).map_err(|_| StoreError::TooLarge(value))
 }
 
-fn corrupt(column: &'static str, value: impl fmt::Display) -> StoreError {
+/// The error of a value that this program does not write.
+pub(super) fn corrupt(column: &'static str, value: impl fmt::Display) -> StoreError {
     StoreError::Corrupt {
         column,
         value: value.to_string(),

@@ -3,12 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
-use chatvec_core::ids::{JobId, RequestId, TaskOrdinal};
+use chatvec_core::ids::{FileOrdinal, JobId, PartOrdinal, RequestId, TaskOrdinal};
 use chatvec_core::job::JobState;
+use chatvec_core::submission::Tenant;
 use chatvec_core::task::TaskState;
 
 use super::connect::SchemaError;
-use super::job::Epoch;
+use super::epoch::Epoch;
+use super::upload::{UploadKey, UploadState};
 
 /// Why a store call changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,23 @@ pub enum StoreError {
         /// The id.
         request: RequestId,
     },
+    /// The tenant has as many jobs that have not ended as it may.
+    #[error("tenant `{tenant}` has {limit} open jobs, its limit")]
+    TenantFull {
+        /// The tenant.
+        tenant: Tenant,
+        /// Its limit.
+        limit: u64,
+    },
+    /// Another job writes to the output, or has left something there that is
+    /// not removed yet.
+    #[error("output `{output}` is in use by job `{job}`")]
+    OutputInUse {
+        /// The output.
+        output: String,
+        /// The job that uses it.
+        job: JobId,
+    },
     /// No such job.
     #[error("job `{0}` not found")]
     JobNotFound(JobId),
@@ -85,6 +104,32 @@ pub enum StoreError {
         state: TaskState,
         /// Where it would have to stand.
         expected: TaskState,
+    },
+    /// No such part.
+    #[error("part {part} of file {file} of job `{job}` not found")]
+    PartNotFound {
+        /// The job.
+        job: JobId,
+        /// The output file.
+        file: FileOrdinal,
+        /// The part.
+        part: PartOrdinal,
+    },
+    /// No such upload.
+    #[error("upload of file {} of job `{}` under epoch {} not found", .0.file, .0.job, .0.epoch)]
+    UploadNotFound(UploadKey),
+    /// The upload's state does not allow the call.
+    #[error(
+        "upload of file {} of job `{}` under epoch {} is {state}, expected {expected}",
+        upload.file, upload.job, upload.epoch
+    )]
+    WrongUploadState {
+        /// The upload.
+        upload: UploadKey,
+        /// Where it stands.
+        state: UploadState,
+        /// Where it would have to stand.
+        expected: UploadState,
     },
     /// A report's parts are not the parts of its task, each once and in order.
     #[error(

@@ -1,26 +1,17 @@
-//! The rows of jobs: submission, reading, and the one way to change a state.
+//! The rows of jobs: reading, and the one way to change a state.
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chatvec_core::ids::{Digest, JobId, RequestId};
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
+use chatvec_core::submission::{Labels, Priority, Tenant};
 use chatvec_core::task::FailureKind;
 use sqlx::any::AnyRow;
 
 use super::error::exactly_one;
-use super::{Store, StoreError, Tx, decode};
-
-/// Which coordinator plans or commits a job: the latest to begin. What an
-/// earlier one writes is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Epoch(pub(super) u64);
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
+use super::{Epoch, Store, StoreError, Tx, decode};
 
 /// Why a job or a task failed, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,40 +22,20 @@ pub struct JobError {
     pub problem: Problem,
 }
 
-/// A job to be created.
-#[derive(Debug, Clone)]
-pub struct NewJob {
-    /// A fresh id.
-    pub job_id: JobId,
-    /// The client's name for this submission.
-    pub request_id: RequestId,
-    /// The recipe as canonical JSON.
-    pub recipe_json: String,
-    /// SHA-256 of `recipe_json`.
-    pub recipe_digest: Digest,
-    /// Where the checkpoint is to be published.
-    pub output_url: String,
-    /// W3C trace context of the submission.
-    pub traceparent: Option<String>,
-}
-
-/// Whether a submission made a job or found one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Created {
-    /// The job is new.
-    Created,
-    /// The same request had made it before.
-    Existing,
-}
-
 /// A job as it stands. Times are milliseconds since the Unix epoch by the
 /// database's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRow {
     /// The job.
     pub job_id: JobId,
-    /// The client's name for the submission.
+    /// The client's name for the submission, unique within the tenant.
     pub request_id: RequestId,
+    /// Who it is accounted to.
+    pub tenant: Tenant,
+    /// How much it matters.
+    pub priority: Priority,
+    /// What the client says about it.
+    pub labels: Labels,
     /// The recipe as canonical JSON.
     pub recipe_json: String,
     /// SHA-256 of `recipe_json`.
@@ -73,6 +44,8 @@ pub struct JobRow {
     pub output_url: String,
     /// Digest of recipe and pinned inputs, once planned.
     pub input_key: Option<Digest>,
+    /// Bytes of output weights, once planned.
+    pub bytes: u64,
     /// Where the job stands.
     pub state: JobState,
     /// Of the latest coordinator that began to plan or commit it.
@@ -97,50 +70,15 @@ pub struct JobRow {
     pub cleaned_at_ms: Option<i64>,
 }
 
-/// Where a page of jobs begins: after this job, which ended the page before.
-#[derive(Debug, Clone)]
-pub struct JobPage {
-    /// Its time of creation.
-    pub created_at_ms: i64,
-    /// Its id.
-    pub job_id: JobId,
-}
-
-/// Which jobs to list.
-#[derive(Debug, Clone, Default)]
-pub struct JobFilter {
-    /// In one of these states; empty for any.
-    pub states: Vec<JobState>,
-    /// At most this many.
-    pub limit: u32,
-    /// The end of the page before, or `None` for the newest jobs.
-    pub page_after: Option<JobPage>,
-}
-
+/// Every column that [`JobRow::read`] reads.
 macro_rules! job_columns {
     () => {
-        "job_id, request_id, recipe, recipe_digest, output_url, input_key, state, epoch, \
-         revision, error_kind, error_subject, error_message, error_hint, traceparent, created_at_ms, \
-         updated_at_ms, planned_at_ms, committing_at_ms, finished_at_ms, cleaned_at_ms"
+        "job_id, request_key, tenant, priority, labels, recipe, recipe_digest, output_url, \
+         input_key, bytes, state, epoch, revision, error_kind, error_subject, error_message, error_hint, traceparent, \
+         created_at_ms, updated_at_ms, planned_at_ms, committing_at_ms, finished_at_ms, cleaned_at_ms"
     };
 }
-
-const INSERT_JOB: &str = concat!(
-    "-- insert_job
-    INSERT INTO job (job_id, request_id, recipe, recipe_digest, output_url, traceparent,
-                     created_at_ms, updated_at_ms)
-    VALUES ($1, $2, $3, $4, $5, $6, {now}, {now})
-    ON CONFLICT (request_id) DO NOTHING
-    RETURNING ",
-    job_columns!()
-);
-
-const JOB_OF_REQUEST: &str = concat!(
-    "-- job_of_request
-    SELECT ",
-    job_columns!(),
-    " FROM job WHERE request_id = $1"
-);
+pub(super) use job_columns;
 
 const JOB: &str = concat!(
     "-- job
@@ -149,16 +87,8 @@ const JOB: &str = concat!(
     " FROM job WHERE job_id = $1"
 );
 
-const JOBS: &str = concat!(
-    "-- jobs
-    SELECT ",
-    job_columns!(),
-    " FROM job
-    WHERE state IN ($1, $2, $3, $4, $5, $6, $7, $8)
-      AND (created_at_ms, job_id) < ($9, $10)
-    ORDER BY created_at_ms DESC, job_id DESC
-    LIMIT $11"
-);
+const AGE_OF_JOB: &str = "-- age_of_job
+    SELECT {now} - created_at_ms AS age_ms FROM job WHERE job_id = $1";
 
 /// Writes nothing new: the portable way to lock a row until the transaction ends.
 const LOCK_JOB: &str = concat!(
@@ -182,44 +112,7 @@ const SET_JOB_STATE: &str = concat!(
     job_columns!()
 );
 
-const RAISE_EPOCH: &str = "-- raise_epoch
-    UPDATE job SET epoch = epoch + 1, updated_at_ms = {now} WHERE job_id = $1
-    RETURNING epoch";
-
 impl Store {
-    /// Creates a job in PLANNING, or finds the one that the same request made.
-    /// However often and from wherever a request is repeated, it makes one job.
-    ///
-    /// # Errors
-    /// [`StoreError::RequestIdReused`] if the request id came with another
-    /// recipe before.
-    pub async fn create_job(&self, new: &NewJob) -> Result<(JobRow, Created), StoreError> {
-        let inserted = sqlx::query(self.sql(INSERT_JOB))
-            .bind(new.job_id.as_str())
-            .bind(new.request_id.as_str())
-            .bind(new.recipe_json.as_str())
-            .bind(new.recipe_digest.as_str())
-            .bind(new.output_url.as_str())
-            .bind(new.traceparent.clone())
-            .fetch_all(&self.pool)
-            .await?;
-        if let Some(row) = inserted.first() {
-            self.wake.jobs_changed();
-            return Ok((JobRow::read(row)?, Created::Created));
-        }
-        let row = sqlx::query(self.sql(JOB_OF_REQUEST))
-            .bind(new.request_id.as_str())
-            .fetch_one(&self.pool)
-            .await?;
-        let job = JobRow::read(&row)?;
-        if job.recipe_digest != new.recipe_digest {
-            return Err(StoreError::RequestIdReused {
-                request: new.request_id.clone(),
-            });
-        }
-        Ok((job, Created::Existing))
-    }
-
     /// The job, if there is one.
     pub async fn job(&self, job: &JobId) -> Result<Option<JobRow>, StoreError> {
         let row = sqlx::query(self.sql(JOB))
@@ -228,41 +121,37 @@ impl Store {
             .await?;
         row.as_ref().map(JobRow::read).transpose()
     }
+}
 
-    /// A page of jobs, newest first.
-    pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>, StoreError> {
-        let wanted = if filter.states.is_empty() {
-            &JobState::ALL[..]
-        } else {
-            &filter.states
-        };
-        let (created_at_ms, job_id) = match &filter.page_after {
-            Some(page) => (page.created_at_ms, page.job_id.as_str()),
-            None => (i64::MAX, ""),
-        };
-        let mut query = sqlx::query(self.sql(JOBS));
-        for position in 0..JobState::ALL.len() {
-            query = query.bind(wanted[position.min(wanted.len() - 1)].name());
-        }
-        let rows = query
-            .bind(created_at_ms)
-            .bind(job_id)
-            .bind(i64::from(filter.limit))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(JobRow::read).collect()
+impl Store {
+    /// How long ago a job was submitted.
+    ///
+    /// # Errors
+    /// [`StoreError::JobNotFound`].
+    pub async fn age_of_job(&self, job: &JobId) -> Result<Duration, StoreError> {
+        let row = sqlx::query(self.sql(AGE_OF_JOB))
+            .bind(job.as_str())
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
+        Ok(Duration::from_millis(decode::number(&row, "age_ms")?))
     }
 }
 
 impl JobRow {
-    fn read(row: &AnyRow) -> Result<Self, StoreError> {
+    /// From the columns of `job_columns`.
+    pub(super) fn read(row: &AnyRow) -> Result<Self, StoreError> {
         Ok(Self {
             job_id: JobId(decode::text(row, "job_id")?),
-            request_id: RequestId(decode::text(row, "request_id")?),
+            request_id: request_id(row)?,
+            tenant: tenant(row)?,
+            priority: priority(row)?,
+            labels: labels(row)?,
             recipe_json: decode::text(row, "recipe")?,
             recipe_digest: Digest(decode::text(row, "recipe_digest")?),
             output_url: decode::text(row, "output_url")?,
             input_key: decode::text_or_null(row, "input_key")?.map(Digest),
+            bytes: decode::number(row, "bytes")?,
             state: decode::name(row, "state")?,
             epoch: Epoch(decode::number(row, "epoch")?),
             revision: decode::number(row, "revision")?,
@@ -282,11 +171,16 @@ impl JobRow {
         if self.epoch == held {
             return Ok(());
         }
-        Err(StoreError::EpochLost {
+        Err(self.epoch_lost(held))
+    }
+
+    /// The error of a caller whose epoch is over.
+    pub(super) fn epoch_lost(&self, held: Epoch) -> StoreError {
+        StoreError::EpochLost {
             job: self.job_id.clone(),
             held,
             current: self.epoch,
-        })
+        }
     }
 
     /// The error of a call that this job's state does not allow.
@@ -314,6 +208,38 @@ impl JobError {
             problem,
         }))
     }
+}
+
+/// What no two jobs have alike: the request's name within its tenant.
+pub(super) fn request_key(tenant: &Tenant, request: &RequestId) -> String {
+    format!("{tenant}/{request}")
+}
+
+fn request_id(row: &AnyRow) -> Result<RequestId, StoreError> {
+    let key = decode::text(row, "request_key")?;
+    match key.split_once('/') {
+        Some((_, request)) => Ok(RequestId(request.to_owned())),
+        None => Err(decode::corrupt("request_key", key)),
+    }
+}
+
+/// The column `tenant`.
+pub(super) fn tenant(row: &AnyRow) -> Result<Tenant, StoreError> {
+    let name = decode::text(row, "tenant")?;
+    Tenant::parse(&name).map_err(|_| decode::corrupt("tenant", name))
+}
+
+fn priority(row: &AnyRow) -> Result<Priority, StoreError> {
+    let value: u32 = decode::number(row, "priority")?;
+    Priority::new(value).map_err(|_| decode::corrupt("priority", value))
+}
+
+fn labels(row: &AnyRow) -> Result<Labels, StoreError> {
+    let text = decode::text(row, "labels")?;
+    let values: Option<BTreeMap<String, String>> = serde_json::from_str(&text).ok();
+    values
+        .and_then(|values| Labels::parse(values).ok())
+        .ok_or_else(|| decode::corrupt("labels", text))
 }
 
 /// Locks the job's row until the transaction ends, and reads it.
@@ -352,15 +278,4 @@ pub(super) async fn set_job_state(
         .await?;
     exactly_one(rows.len() as u64, || job.wrong_state())?;
     JobRow::read(&rows[0])
-}
-
-/// Begins a new epoch of a locked job: every earlier holder's writes are
-/// refused from now on.
-pub(super) async fn raise_epoch(tx: &mut Tx, job: &JobId) -> Result<Epoch, StoreError> {
-    let rows = sqlx::query(tx.sql(RAISE_EPOCH))
-        .bind(job.as_str())
-        .fetch_all(tx.connection())
-        .await?;
-    exactly_one(rows.len() as u64, || StoreError::JobNotFound(job.clone()))?;
-    Ok(Epoch(decode::number(&rows[0], "epoch")?))
 }

@@ -1,6 +1,6 @@
 //! Leases: the claim, the heartbeat, and giving a lease back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chatvec_core::ids::{Attempt, Fence, JobId, TaskOrdinal, WorkerId};
 use chatvec_core::job::JobState;
@@ -19,6 +19,9 @@ pub struct Acquired {
     pub lease: Lease,
     /// What to do, encoded.
     pub spec: Vec<u8>,
+    /// The multipart upload that the parts go to: the latest of the output file
+    /// that is open, or `None` where the target is a file.
+    pub upload_id: Option<String>,
     /// W3C trace context of the job's submission.
     pub traceparent: Option<String>,
 }
@@ -44,33 +47,67 @@ pub enum BeatAnswer {
     Cancel,
 }
 
-/// MATERIALIZED keeps a planner from choosing rows anew beyond the LIMIT.
+/// A worker counts as there if it was seen this recently.
+const WORKER_SEEN_MS: i64 = 60_000;
+
+/// MATERIALIZED keeps a planner from choosing rows anew beyond the LIMIT. In
+/// COMMITTING what is READY are repairs.
 const CLAIM: &str = "-- claim
     WITH c AS MATERIALIZED (
         SELECT job_id AS c_job, task_no AS c_task FROM task
         WHERE state = 'READY' AND not_before_ms <= {now}
-          AND EXISTS (SELECT 1 FROM job WHERE job.job_id = task.job_id
-                                          AND job.state IN ('QUEUED', 'RUNNING'))
+          AND EXISTS (SELECT 1 FROM job
+                      WHERE job.job_id = task.job_id
+                        AND job.state IN ('QUEUED', 'RUNNING', 'COMMITTING')
+                        AND job.tenant NOT IN (
+                            SELECT tenant FROM tenant
+                            WHERE leased_tasks_max IS NOT NULL
+                              AND leased_tasks_max <= (
+                                  SELECT count(*) FROM task AS held JOIN job AS own
+                                      ON own.job_id = held.job_id
+                                  WHERE held.state = 'LEASED' AND own.tenant = tenant.tenant)))
+          AND (stolen_from IS NULL OR stolen_from <> $2
+               OR NOT EXISTS (SELECT 1 FROM worker
+                              WHERE worker.worker_id <> $2 AND stopped_at_ms IS NULL
+                                AND last_seen_ms > {now} - $4))
         ORDER BY sched_key, job_id, task_no
         LIMIT $1{skip_locked}
     )
     UPDATE task SET state = 'LEASED', fence = fence + 1, attempt = attempt + 1,
-                    worker_id = $2, lease_expires_at_ms = {now} + $3,
+                    worker_id = $2, lease_expires_at_ms = {now} + $3, leased_at_ms = {now},
+                    progressed_at_ms = {now}, missed_beats = 0,
                     progress_bytes = 0, updated_at_ms = {now}
     FROM c WHERE job_id = c_job AND task_no = c_task AND state = 'READY'
     RETURNING job_id, task_no, fence, attempt, sched_key";
+
+/// Null where no tenant has a limit that it has not reached.
+const LEAST_ROOM: &str = "-- least_room
+    WITH held AS (
+        SELECT job.tenant AS h_tenant, count(*) AS tasks
+        FROM task JOIN job ON job.job_id = task.job_id
+        WHERE task.state = 'LEASED'
+          AND job.tenant IN (SELECT tenant FROM tenant WHERE leased_tasks_max IS NOT NULL)
+        GROUP BY job.tenant
+    )
+    SELECT min(leased_tasks_max - coalesce(tasks, 0)) AS room
+    FROM tenant LEFT JOIN held ON h_tenant = tenant
+    WHERE leased_tasks_max > coalesce(tasks, 0)";
 
 const START_RUNNING: &str = "-- start_running
     UPDATE job SET state = 'RUNNING', revision = revision + 1, updated_at_ms = {now}
     WHERE job_id = $1 AND state = 'QUEUED'";
 
-const TRACEPARENT: &str = "-- traceparent
-    SELECT traceparent FROM job WHERE job_id = $1";
-
-const TASK_SPECS: &str = "-- task_specs
+const TASK_DETAILS: &str = "-- task_details
     WITH wanted (w_job, w_task) AS (VALUES {values})
-    SELECT job_id, task_no, spec
-    FROM wanted JOIN task_spec ON job_id = w_job AND task_no = w_task";
+    SELECT task.job_id, task.task_no, spec, traceparent,
+           (SELECT upload_id FROM upload
+            WHERE upload.job_id = task.job_id AND upload.file_no = task.file_no
+              AND upload.state = 'OPEN'
+            ORDER BY upload.epoch DESC LIMIT 1) AS upload_id
+    FROM wanted
+    JOIN task ON task.job_id = w_job AND task.task_no = w_task
+    JOIN task_spec ON task_spec.job_id = w_job AND task_spec.task_no = w_task
+    JOIN job ON job.job_id = w_job";
 
 const EXTEND: &str = "-- extend
     WITH beat (b_job, b_task, b_fence, b_progress) AS (VALUES {values})
@@ -111,9 +148,13 @@ const RELEASE_ALL: &str = concat!(
 
 impl Store {
     /// Leases up to `max` tasks to the worker, for `lease_ms` from now, and
-    /// notes that the worker was seen. Oldest jobs first, tasks in order. A
-    /// task is given to one caller only, whatever runs at the same time. A
-    /// job's first lease makes it RUNNING.
+    /// notes that the worker was seen. Tasks come in the fair order of
+    /// [`chatvec_core::task::sched_keys`]. A task is given to one caller only,
+    /// whatever runs at the same time. A job's first lease makes it RUNNING.
+    ///
+    /// A tenant gets no more leases than its limit; callers at the same
+    /// moment, which don't see each other's leases, may exceed it by theirs. A
+    /// worker that a task was stolen from does not get it while others are there.
     ///
     /// Transaction `acquire_tasks`.
     pub async fn acquire_tasks(
@@ -124,8 +165,18 @@ impl Store {
     ) -> Result<Vec<Acquired>, StoreError> {
         let mut tx = self.begin().await?;
         see_worker(&mut tx, worker).await?;
-        let leases = claim(&mut tx, &worker.worker_id, max, lease_ms).await?;
-        let mut traceparents = BTreeMap::new();
+        let mut leases = Vec::new();
+        while let wanted @ 1.. = max - leases.len() as u32 {
+            // No further than the first tenant's limit: then look again.
+            let room = least_room(&mut tx).await?;
+            let ask = room.unwrap_or(wanted).min(wanted);
+            let claimed = claim(&mut tx, &worker.worker_id, ask, lease_ms).await?;
+            let is_short = claimed.len() < ask as usize;
+            leases.extend(claimed);
+            if is_short {
+                break;
+            }
+        }
         let mut started = 0;
         for job in leases
             .iter()
@@ -133,29 +184,13 @@ impl Store {
             .collect::<BTreeSet<_>>()
         {
             started += start_running(&mut tx, job).await?;
-            traceparents.insert(job.clone(), traceparent(&mut tx, job).await?);
         }
-        let mut specs = task_specs(&mut tx, &leases).await?;
+        let acquired = with_details(&mut tx, leases).await?;
         tx.commit().await?;
         if started > 0 {
             self.wake.jobs_changed();
         }
-        leases
-            .into_iter()
-            .map(|lease| {
-                let spec = specs.remove(&(lease.job.clone(), lease.task)).ok_or(
-                    StoreError::TaskNotFound {
-                        job: lease.job.clone(),
-                        task: lease.task,
-                    },
-                )?;
-                Ok(Acquired {
-                    spec,
-                    traceparent: traceparents[&lease.job].clone(),
-                    lease,
-                })
-            })
-            .collect()
+        Ok(acquired)
     }
 
     /// Extends the worker's leases to `lease_ms` from now and stores their
@@ -258,6 +293,7 @@ async fn claim(
         .bind(i64::from(max))
         .bind(worker.as_str())
         .bind(lease_ms)
+        .bind(WORKER_SEEN_MS)
         .fetch_all(tx.connection())
         .await?;
     let mut claimed = rows
@@ -286,34 +322,43 @@ async fn start_running(tx: &mut Tx, job: &JobId) -> Result<u64, StoreError> {
     Ok(done.rows_affected())
 }
 
-/// The trace context of the job's submission.
-async fn traceparent(tx: &mut Tx, job: &JobId) -> Result<Option<String>, StoreError> {
-    let row = sqlx::query(tx.sql(TRACEPARENT))
-        .bind(job.as_str())
-        .fetch_one(tx.connection())
-        .await?;
-    decode::text_or_null(&row, "traceparent")
-}
-
-/// The descriptions of the leased tasks.
-async fn task_specs(
-    tx: &mut Tx,
-    leases: &[Lease],
-) -> Result<HashMap<(JobId, TaskOrdinal), Vec<u8>>, StoreError> {
-    let mut specs = HashMap::with_capacity(leases.len());
-    for batch in values::slices(leases) {
+/// The leases with all that their worker needs to know.
+async fn with_details(tx: &mut Tx, leases: Vec<Lease>) -> Result<Vec<Acquired>, StoreError> {
+    let mut details = HashMap::with_capacity(leases.len());
+    for batch in values::slices(&leases) {
         let list = values::rows(batch.len(), "", 1, 2);
-        let mut query = sqlx::query(tx.sql(&TASK_SPECS.replace("{values}", &list)));
+        let mut query = sqlx::query(tx.sql(&TASK_DETAILS.replace("{values}", &list)));
         for lease in batch {
             query = query.bind(lease.job.as_str()).bind(i64::from(lease.task.0));
         }
         for row in query.fetch_all(tx.connection()).await? {
             let job = JobId(decode::text(&row, "job_id")?);
             let task = TaskOrdinal(decode::number(&row, "task_no")?);
-            specs.insert((job, task), decode::bytes(&row, "spec")?);
+            details.insert((job, task), row);
         }
     }
-    Ok(specs)
+    let acquired = |lease: Lease| {
+        let (job, task) = (lease.job.clone(), lease.task);
+        let row = details
+            .get(&(job.clone(), task))
+            .ok_or(StoreError::TaskNotFound { job, task })?;
+        Ok(Acquired {
+            lease,
+            spec: decode::bytes(row, "spec")?,
+            upload_id: decode::text_or_null(row, "upload_id")?,
+            traceparent: decode::text_or_null(row, "traceparent")?,
+        })
+    };
+    leases.into_iter().map(acquired).collect()
+}
+
+/// How many more leases the tenant that is closest to its limit may have;
+/// `None` if there is none with a limit that it has not reached.
+async fn least_room(tx: &mut Tx) -> Result<Option<u32>, StoreError> {
+    let row = sqlx::query(tx.sql(LEAST_ROOM))
+        .fetch_one(tx.connection())
+        .await?;
+    decode::number_or_null(&row, "room")
 }
 
 /// Extends the leases of a batch; returns those that were still held.

@@ -31,8 +31,14 @@ mod values;
 mod wake;
 
 mod job;
+mod list;
+mod submit;
+mod tenant;
+
+mod epoch;
 mod plan;
 mod task;
+mod upload;
 mod worker;
 
 mod lease;
@@ -56,14 +62,19 @@ use wake::Wake;
 
 pub use commit::Commit;
 pub use connect::{Migrated, SchemaError};
+pub use epoch::Epoch;
 pub use error::StoreError;
-pub use job::{Created, Epoch, JobError, JobFilter, JobPage, JobRow, NewJob};
+pub use job::{JobError, JobRow};
 pub use lease::{Acquired, Beat, BeatAnswer};
-pub use plan::NewTask;
+pub use list::{JobFilter, JobPage};
+pub use plan::{NewPlan, NewTask};
 pub use progress::Progress;
 pub use reap::Reaped;
 pub use report::{FailOutcome, NewPart, PartRow, Recorded};
+pub use submit::{Created, NewJob};
 pub use task::TaskRow;
+pub use tenant::TenantRow;
+pub use upload::{NewUpload, SinglePart, UploadKey, UploadRow, UploadState};
 pub use worker::{WorkerInfo, WorkerRow};
 
 /// A handle on the job database. Clones share one pool of connections.

@@ -66,7 +66,7 @@ pub enum FailOutcome {
 }
 
 const FINISH_TASK: &str = "-- finish_task
-    UPDATE task SET state = 'DONE', done_fence = fence, worker_id = NULL,
+    UPDATE task SET state = 'DONE', done_fence = fence, done_by = worker_id, worker_id = NULL,
                     lease_expires_at_ms = NULL, progress_bytes = bytes, updated_at_ms = {now}
     WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'
     RETURNING file_no, first_part, part_count";

@@ -5,9 +5,10 @@ use chatvec_core::job::JobState;
 use chatvec_core::task::{TaskCounters, TaskState};
 use sqlx::any::AnyRow;
 
+use super::epoch::end_epoch;
 use super::error::exactly_one;
 use super::job::lock_job;
-use super::{JobError, Store, StoreError, Tx, decode};
+use super::{Epoch, JobError, Store, StoreError, Tx, decode};
 
 /// A task as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +61,19 @@ const TOUCH_JOB: &str = "-- touch_job
     UPDATE job SET revision = revision + 1, updated_at_ms = {now} WHERE job_id = $1";
 
 const REOPEN: &str = "-- reopen
-    UPDATE task SET state = 'READY', fence = fence + 1, done_fence = NULL, not_before_ms = 0,
-                    progress_bytes = 0, updated_at_ms = {now}
+    UPDATE task SET state = 'READY', fence = fence + 1, done_fence = NULL, done_by = NULL,
+                    not_before_ms = 0, progress_bytes = 0, updated_at_ms = {now}
     WHERE job_id = $1 AND task_no = $2 AND state = 'DONE'
     RETURNING file_no, first_part, part_count";
+
+/// What remains of a repaired task's parts is their frozen checksums.
+const REPAIR: &str = "-- repair
+    UPDATE task SET state = 'READY', fence = fence + 1, done_fence = NULL, done_by = NULL,
+                    not_before_ms = 0, progress_bytes = 0, updated_at_ms = {now}
+    WHERE job_id = $1 AND task_no = $2 AND state = 'DONE'";
+
+const ADOPT_PART: &str = "-- adopt_part
+    UPDATE part SET part_id = $4 WHERE job_id = $1 AND file_no = $2 AND part_no = $3";
 
 const DELETE_PARTS: &str = "-- delete_parts
     DELETE FROM part
@@ -81,7 +91,7 @@ impl Store {
 
     /// Takes back a finished task whose parts proved stale: DONE becomes READY
     /// under a new fence, and its parts are forgotten. The job must be QUEUED
-    /// or RUNNING.
+    /// or RUNNING; in COMMITTING see [`Store::repair_tasks`].
     ///
     /// Transaction `reopen_task`.
     ///
@@ -120,6 +130,88 @@ impl Store {
         self.wake.jobs_changed();
         Ok(())
     }
+
+    /// Has parts put again that storage lost, for the finalizer of a job in
+    /// COMMITTING: the tasks are READY under a new fence, and the finalizer's
+    /// epoch ends, to be taken again when all are DONE. The part list stays
+    /// frozen: a part that comes out with another checksum fails the job.
+    ///
+    /// Transaction `repair_tasks`.
+    ///
+    /// # Errors
+    /// [`StoreError::EpochLost`] if another finalizer took over,
+    /// [`StoreError::WrongState`] if the job is not COMMITTING,
+    /// [`StoreError::WrongTaskState`] if one of the tasks is not DONE.
+    pub async fn repair_tasks(
+        &self,
+        job: &JobId,
+        epoch: Epoch,
+        tasks: &[TaskOrdinal],
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        lock_commit(&mut tx, job, epoch).await?;
+        for task in tasks {
+            let done = sqlx::query(tx.sql(REPAIR))
+                .bind(job.as_str())
+                .bind(i64::from(task.0))
+                .execute(tx.connection())
+                .await?;
+            if done.rows_affected() == 0 {
+                return Err(not_done(&mut tx, job, *task).await?);
+            }
+        }
+        end_epoch(&mut tx, job, epoch).await?;
+        sqlx::query(tx.sql(TOUCH_JOB))
+            .bind(job.as_str())
+            .execute(tx.connection())
+            .await?;
+        tx.commit().await?;
+        self.wake.tasks_ready();
+        self.wake.jobs_changed();
+        Ok(())
+    }
+
+    /// Notes another id of a part whose bytes the finalizer has proved to be
+    /// those of the frozen list.
+    ///
+    /// Transaction `adopt_part`.
+    ///
+    /// # Errors
+    /// As of [`Store::repair_tasks`]; [`StoreError::PartNotFound`].
+    pub async fn adopt_part(
+        &self,
+        job: &JobId,
+        epoch: Epoch,
+        file: FileOrdinal,
+        part: PartOrdinal,
+        part_id: &str,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        lock_commit(&mut tx, job, epoch).await?;
+        let done = sqlx::query(tx.sql(ADOPT_PART))
+            .bind(job.as_str())
+            .bind(i64::from(file.0))
+            .bind(i64::from(part.0))
+            .bind(part_id)
+            .execute(tx.connection())
+            .await?;
+        exactly_one(done.rows_affected(), || StoreError::PartNotFound {
+            job: job.clone(),
+            file,
+            part,
+        })?;
+        tx.commit().await
+    }
+}
+
+/// Locks a job in COMMITTING for its finalizer.
+async fn lock_commit(tx: &mut Tx, job: &JobId, epoch: Epoch) -> Result<(), StoreError> {
+    let row = lock_job(tx, job).await?;
+    row.check_epoch(epoch)?;
+    if row.state != JobState::Committing {
+        return Err(row.wrong_state());
+    }
+    Ok(())
 }
 
 /// The error for a task that was expected to be DONE.

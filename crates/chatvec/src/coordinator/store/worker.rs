@@ -3,6 +3,7 @@
 
 use chatvec_core::ids::WorkerId;
 
+use super::decode::stored;
 use super::{Store, StoreError, Tx, decode};
 
 /// What a worker says of itself when it asks for work.
@@ -16,6 +17,8 @@ pub struct WorkerInfo {
     pub version: String,
     /// Tasks it runs at once.
     pub slots: u32,
+    /// Bytes of memory that its tasks use at most; 0 if it did not say.
+    pub memory_bytes: u64,
 }
 
 /// A worker as last seen.
@@ -30,17 +33,18 @@ pub struct WorkerRow {
 }
 
 const SEE_WORKER: &str = "-- see_worker
-    INSERT INTO worker (worker_id, hostname, version, slots, first_seen_ms, last_seen_ms)
-    VALUES ($1, $2, $3, $4, {now}, {now})
+    INSERT INTO worker (worker_id, hostname, version, slots, memory_bytes, first_seen_ms,
+                        last_seen_ms)
+    VALUES ($1, $2, $3, $4, $5, {now}, {now})
     ON CONFLICT (worker_id) DO UPDATE SET
         hostname = excluded.hostname, version = excluded.version, slots = excluded.slots,
-        last_seen_ms = excluded.last_seen_ms";
+        memory_bytes = excluded.memory_bytes, last_seen_ms = excluded.last_seen_ms";
 
 const SEE_WORKER_AGAIN: &str = "-- see_worker_again
     UPDATE worker SET last_seen_ms = {now} WHERE worker_id = $1";
 
 const WORKERS: &str = "-- workers
-    SELECT worker_id, hostname, version, slots, first_seen_ms, last_seen_ms
+    SELECT worker_id, hostname, version, slots, memory_bytes, first_seen_ms, last_seen_ms
     FROM worker ORDER BY last_seen_ms DESC, worker_id";
 
 impl Store {
@@ -55,6 +59,7 @@ impl Store {
                         hostname: decode::text(row, "hostname")?,
                         version: decode::text(row, "version")?,
                         slots: decode::number(row, "slots")?,
+                        memory_bytes: decode::number(row, "memory_bytes")?,
                     },
                     first_seen_ms: decode::number(row, "first_seen_ms")?,
                     last_seen_ms: decode::number(row, "last_seen_ms")?,
@@ -71,6 +76,7 @@ pub(super) async fn see_worker(tx: &mut Tx, worker: &WorkerInfo) -> Result<(), S
         .bind(worker.hostname.as_str())
         .bind(worker.version.as_str())
         .bind(i64::from(worker.slots))
+        .bind(stored(worker.memory_bytes)?)
         .execute(tx.connection())
         .await?;
     Ok(())

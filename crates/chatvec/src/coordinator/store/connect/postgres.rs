@@ -114,7 +114,7 @@ async fn connect(url: &str, connections_max: u32) -> Result<AnyPool, StoreError>
     Ok(pool)
 }
 
-async fn is_alive(connection: &mut sqlx::AnyConnection) -> Result<(), sqlx::Error> {
+async fn is_alive(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
         Ok(answer) => answer,
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),

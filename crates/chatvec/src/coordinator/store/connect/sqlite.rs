@@ -75,11 +75,15 @@ impl Store {
             .connect(&url)
             .await?;
         MIGRATIONS.run(&pool).await?;
-        Ok(Self {
+        let store = Self {
             pool,
             dialect: &SQLITE,
             wake: Arc::new(Wake::default()),
-        })
+        };
+        // The file was another process's until now: whoever planned or
+        // published there is dead.
+        store.release_all_epochs().await?;
+        Ok(store)
     }
 }
 

@@ -11,20 +11,20 @@ use crate::coordinator::store::{Beat, Progress, Store, StoreError};
 
 async fn a_job_is_committed_when_every_task_is_done_and_not_before(store: &Store) {
     let job = queued(store, "a", 2).await;
-    assert_eq!(store.start_commit(&job).await.unwrap(), None);
+    assert_eq!(commit(store, &job).await, None);
     let leases = acquire(store, "w", 2).await;
     store
         .complete_task(&leases[0], &parts(leases[0].task))
         .await
         .unwrap();
-    assert_eq!(store.start_commit(&job).await.unwrap(), None);
+    assert_eq!(commit(store, &job).await, None);
     assert!(store.jobs_to_commit().await.unwrap().is_empty());
     store
         .complete_task(&leases[1], &parts(leases[1].task))
         .await
         .unwrap();
     assert_eq!(store.jobs_to_commit().await.unwrap(), slice::from_ref(&job));
-    let commit = store.start_commit(&job).await.unwrap().unwrap();
+    let commit = commit(store, &job).await.unwrap();
     let row = job_of(store, &job).await;
     assert_eq!(row.state, JobState::Committing);
     assert_eq!(row.epoch, commit.epoch);
@@ -40,9 +40,9 @@ async fn a_job_is_committed_when_every_task_is_done_and_not_before(store: &Store
 async fn a_finalizer_that_was_replaced_can_end_nothing(store: &Store) {
     let job = queued(store, "a", 1).await;
     finish_all(store, 1).await;
-    let old = store.start_commit(&job).await.unwrap().unwrap();
+    let old = commit(store, &job).await.unwrap();
     assert_eq!(store.jobs_to_commit().await.unwrap(), slice::from_ref(&job));
-    let new = store.start_commit(&job).await.unwrap().unwrap();
+    let new = commit(store, &job).await.unwrap();
     assert!(new.epoch > old.epoch);
     assert_eq!(new.committing_at_ms, old.committing_at_ms);
     let late = store.finish_commit(&job, old.epoch).await;
@@ -58,7 +58,7 @@ async fn a_finalizer_that_was_replaced_can_end_nothing(store: &Store) {
 async fn a_job_in_commit_can_neither_be_cancelled_nor_failed_by_others(store: &Store) {
     let job = queued(store, "a", 1).await;
     finish_all(store, 1).await;
-    let commit = store.start_commit(&job).await.unwrap().unwrap();
+    let commit = commit(store, &job).await.unwrap();
     let refused = store.cancel_job(&job).await;
     assert!(matches!(
         refused,
@@ -67,7 +67,7 @@ async fn a_job_in_commit_can_neither_be_cancelled_nor_failed_by_others(store: &S
             ..
         })
     ));
-    assert!(store.fail_job(&job, &job_error(), &[]).await.is_err());
+    assert!(fail_job(store, &job).await.is_err());
     assert!(store.reopen_task(&job, TaskOrdinal(0)).await.is_err());
     let failed = store
         .fail_commit(&job, commit.epoch, &job_error())
@@ -83,20 +83,20 @@ async fn a_job_in_commit_can_neither_be_cancelled_nor_failed_by_others(store: &S
 async fn a_job_without_tasks_is_committed_at_once(store: &Store) {
     let job = queued(store, "a", 0).await;
     assert_eq!(store.jobs_to_commit().await.unwrap(), slice::from_ref(&job));
-    assert!(store.start_commit(&job).await.unwrap().is_some());
+    assert!(commit(store, &job).await.is_some());
 }
 
 async fn jobs_that_are_not_running_are_not_committed(store: &Store) {
     let planning = submitted(store, "a").await;
     assert!(store.jobs_to_commit().await.unwrap().is_empty());
     assert!(matches!(
-        store.start_commit(&planning).await,
+        store.start_finalizing(&planning, LONG_MS).await,
         Err(StoreError::WrongState { .. })
     ));
     let cancelled = queued(store, "b", 0).await;
     store.cancel_job(&cancelled).await.unwrap();
     assert!(matches!(
-        store.start_commit(&cancelled).await,
+        store.start_finalizing(&cancelled, LONG_MS).await,
         Err(StoreError::WrongState { .. })
     ));
 }
@@ -117,7 +117,7 @@ async fn a_reopened_task_is_done_again_under_a_new_fence(store: &Store) {
     assert!(task.fence > stale.fence);
     let left = store.parts(&job).await.unwrap();
     assert!(left.iter().all(|row| row.task == leases[0].task) && left.len() == 2);
-    assert_eq!(store.start_commit(&job).await.unwrap(), None);
+    assert_eq!(commit(store, &job).await, None);
     let late = store.complete_task(stale, &parts(stale.task)).await;
     assert!(matches!(late, Err(StoreError::LeaseLost { .. })));
     let again = store.reopen_task(&job, stale.task).await;
@@ -131,7 +131,7 @@ async fn a_reopened_task_is_done_again_under_a_new_fence(store: &Store) {
     let missing = store.reopen_task(&job, TaskOrdinal(2)).await;
     assert!(matches!(missing, Err(StoreError::TaskNotFound { .. })));
     finish_all(store, 1).await;
-    assert!(store.start_commit(&job).await.unwrap().is_some());
+    assert!(commit(store, &job).await.is_some());
     assert_eq!(store.parts(&job).await.unwrap().len(), 4);
 }
 

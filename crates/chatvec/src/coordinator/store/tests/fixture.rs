@@ -6,10 +6,12 @@ use chatvec_core::ids::{
 };
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
+use chatvec_core::submission::{Labels, Priority, Tenant};
 use chatvec_core::task::{FailureKind, Lease, TaskFailure, TaskState};
 
 use crate::coordinator::store::{
-    JobError, JobRow, NewJob, NewPart, NewTask, Store, TaskRow, WorkerInfo,
+    Commit, Epoch, JobError, JobRow, NewJob, NewPart, NewPlan, NewTask, Store, StoreError, TaskRow,
+    WorkerInfo,
 };
 
 /// A lease that outlives any test.
@@ -23,16 +25,21 @@ pub(super) fn worker(name: &str) -> WorkerInfo {
         hostname: "host".to_owned(),
         version: "0.1.0".to_owned(),
         slots: 4,
+        memory_bytes: 1 << 30,
     }
 }
 
 pub(super) fn new_job(name: &str) -> NewJob {
     NewJob {
         job_id: JobId(name.to_owned()),
-        request_id: RequestId(format!("request-{name}")),
+        request_id: RequestId(format!("request/{name}")),
+        tenant: Tenant::default(),
+        priority: Priority::default(),
+        labels: Labels::default(),
         recipe_json: format!("{{\"name\":\"{name}\"}}"),
         recipe_digest: Digest(format!("digest-{name}")),
-        output_url: format!("s3://bucket/{name}"),
+        output_url: format!("s3://bucket/{name}/"),
+        output_key: format!("s3://bucket/{name}"),
         traceparent: Some(format!("00-{name}-01")),
     }
 }
@@ -60,17 +67,50 @@ pub(super) async fn submitted(store: &Store, name: &str) -> JobId {
 /// A job in QUEUED with so many tasks.
 pub(super) async fn queued(store: &Store, name: &str, tasks: u32) -> JobId {
     let job = submitted(store, name).await;
-    let epoch = store.start_planning(&job).await.unwrap();
-    let tasks: Vec<NewTask> = (0..tasks).map(new_task).collect();
-    store
-        .finish_planning(&job, epoch, &input_key(), b"plan".to_vec(), &tasks)
-        .await
-        .unwrap();
+    plan(store, &job, tasks).await;
     job
 }
 
-pub(super) fn input_key() -> Digest {
-    Digest("input".to_owned())
+/// Plans a job in PLANNING.
+pub(super) async fn plan(store: &Store, job: &JobId, tasks: u32) {
+    let epoch = planner(store, job).await;
+    store
+        .finish_planning(job, epoch, &new_plan(tasks))
+        .await
+        .unwrap();
+}
+
+pub(super) fn new_plan(tasks: u32) -> NewPlan {
+    NewPlan {
+        input_key: Digest("input".to_owned()),
+        plan: b"plan".to_vec(),
+        tasks: (0..tasks).map(new_task).collect(),
+        warnings: Vec::new(),
+    }
+}
+
+/// The epoch of a planner that nobody replaces for an hour.
+pub(super) async fn planner(store: &Store, job: &JobId) -> Epoch {
+    let started = store.start_planning(job, LONG_MS).await.unwrap();
+    started.expect("nobody else plans the job")
+}
+
+/// The epoch of a finalizer whose lease has expired when it is given.
+pub(super) async fn finalizer(store: &Store, job: &JobId) -> Epoch {
+    let started = store.start_finalizing(job, EXPIRED_MS).await.unwrap();
+    started.expect("nobody else publishes the job")
+}
+
+/// What whoever plans or publishes the job gets who fails it.
+pub(super) async fn fail_job(store: &Store, job: &JobId) -> Result<JobRow, StoreError> {
+    let epoch = job_of(store, job).await.epoch;
+    store.fail_job(job, epoch, &job_error(), &[]).await
+}
+
+/// What a finalizer that comes now gets.
+pub(super) async fn commit(store: &Store, job: &JobId) -> Option<Commit> {
+    let epoch = finalizer(store, job).await;
+    store.start_commit(job, epoch).await.unwrap()
 }
 
 /// What a worker reports of a fixture task.

@@ -8,7 +8,7 @@ use chatvec_core::problem::Problem;
 use chatvec_core::task::TaskState;
 
 use super::fixture::*;
-use crate::coordinator::store::{Created, JobFilter, JobPage, NewTask, Store, StoreError};
+use crate::coordinator::store::{Created, JobFilter, JobPage, NewPlan, Store, StoreError};
 
 async fn a_new_job_is_planning_and_reads_back(store: &Store) {
     let new = new_job("a");
@@ -55,7 +55,7 @@ async fn jobs_are_listed_newest_first_and_page_by_page(store: &Store) {
     let mut filter = JobFilter {
         states: vec![JobState::Planning, JobState::Queued],
         limit: 3,
-        page_after: None,
+        ..JobFilter::default()
     };
     let mut seen = Vec::new();
     loop {
@@ -84,7 +84,7 @@ async fn a_plan_makes_the_job_queued_with_waiting_tasks(store: &Store) {
     let job = queued(store, "a", 300).await;
     let row = job_of(store, &job).await;
     assert_eq!(row.state, JobState::Queued);
-    assert_eq!(row.input_key, Some(input_key()));
+    assert_eq!(row.input_key, Some(new_plan(0).input_key));
     assert!(row.planned_at_ms.is_some());
     assert_eq!(store.plan(&job).await.unwrap(), Some(b"plan".to_vec()));
     assert!(store.jobs_to_plan().await.unwrap().is_empty());
@@ -102,30 +102,30 @@ async fn a_plan_makes_the_job_queued_with_waiting_tasks(store: &Store) {
 
 async fn a_plan_of_an_earlier_epoch_is_refused(store: &Store) {
     let job = submitted(store, "a").await;
-    let old = store.start_planning(&job).await.unwrap();
-    let new = store.start_planning(&job).await.unwrap();
+    let old = store
+        .start_planning(&job, EXPIRED_MS)
+        .await
+        .unwrap()
+        .unwrap();
+    let new = planner(store, &job).await;
     assert!(new > old);
-    let tasks = [new_task(0)];
-    let refused = store
-        .finish_planning(&job, old, &input_key(), vec![1], &tasks)
-        .await;
+    let refused = store.finish_planning(&job, old, &new_plan(1)).await;
     assert!(matches!(refused, Err(StoreError::EpochLost { .. })));
     assert_eq!(state_of(store, &job).await, JobState::Planning);
     assert!(store.tasks(&job).await.unwrap().is_empty());
     assert_eq!(store.plan(&job).await.unwrap(), None);
-    let accepted = store
-        .finish_planning(&job, new, &input_key(), vec![1], &tasks)
-        .await;
+    let accepted = store.finish_planning(&job, new, &new_plan(1)).await;
     assert_eq!(accepted.unwrap(), job_of(store, &job).await);
 }
 
 async fn a_plan_that_cannot_be_stored_leaves_nothing(store: &Store) {
     let job = submitted(store, "a").await;
-    let epoch = store.start_planning(&job).await.unwrap();
-    let twice: [NewTask; 2] = [new_task(0), new_task(0)];
-    let refused = store
-        .finish_planning(&job, epoch, &input_key(), vec![1], &twice)
-        .await;
+    let epoch = planner(store, &job).await;
+    let twice = NewPlan {
+        tasks: vec![new_task(0), new_task(0)],
+        ..new_plan(0)
+    };
+    let refused = store.finish_planning(&job, epoch, &twice).await;
     assert!(matches!(refused, Err(StoreError::Database(_))));
     assert_eq!(state_of(store, &job).await, JobState::Planning);
     assert_eq!(store.plan(&job).await.unwrap(), None);
@@ -134,13 +134,11 @@ async fn a_plan_that_cannot_be_stored_leaves_nothing(store: &Store) {
 
 async fn a_job_cancelled_in_planning_takes_no_plan(store: &Store) {
     let job = submitted(store, "a").await;
-    let epoch = store.start_planning(&job).await.unwrap();
+    let epoch = planner(store, &job).await;
     let cancelled = store.cancel_job(&job).await.unwrap();
     assert_eq!(cancelled.state, JobState::Cancelled);
     assert!(cancelled.finished_at_ms.is_some());
-    let refused = store
-        .finish_planning(&job, epoch, &input_key(), vec![1], &[new_task(0)])
-        .await;
+    let refused = store.finish_planning(&job, epoch, &new_plan(1)).await;
     assert!(matches!(
         refused,
         Err(StoreError::WrongState {
@@ -148,7 +146,7 @@ async fn a_job_cancelled_in_planning_takes_no_plan(store: &Store) {
             ..
         })
     ));
-    let refused = store.start_planning(&job).await;
+    let refused = store.start_planning(&job, LONG_MS).await;
     assert!(matches!(refused, Err(StoreError::WrongState { .. })));
 }
 
@@ -159,7 +157,7 @@ async fn a_failed_job_cancels_its_tasks_and_its_leases(store: &Store) {
         .complete_task(&leases[0], &parts(leases[0].task))
         .await
         .unwrap();
-    let failed = store.fail_job(&job, &job_error(), &[]).await.unwrap();
+    let failed = fail_job(store, &job).await.unwrap();
     assert_eq!(failed.state, JobState::Failed);
     assert_eq!(failed.error, Some(job_error()));
     use TaskState::{Cancelled, Done};
@@ -168,7 +166,7 @@ async fn a_failed_job_cancels_its_tasks_and_its_leases(store: &Store) {
         .complete_task(&leases[1], &parts(leases[1].task))
         .await;
     assert!(matches!(late, Err(StoreError::LeaseLost { .. })));
-    let again = store.fail_job(&job, &job_error(), &[]).await;
+    let again = fail_job(store, &job).await;
     assert!(matches!(again, Err(StoreError::WrongState { .. })));
     let cancelled = store.cancel_job(&job).await;
     assert!(matches!(cancelled, Err(StoreError::WrongState { .. })));
@@ -183,7 +181,9 @@ async fn every_problem_of_a_failed_job_reads_back_in_order(store: &Store) {
             _ => Problem::new(format!("tensor {i}"), "is missing").with_hint("mend it"),
         })
         .collect();
-    store.fail_job(&job, &job_error(), &more).await.unwrap();
+    let epoch = planner(store, &job).await;
+    let failed = store.fail_job(&job, epoch, &job_error(), &more).await;
+    assert!(failed.is_ok());
     assert_eq!(job_of(store, &job).await.error, Some(job_error()));
     assert_eq!(store.more_problems(&job).await.unwrap(), more);
 }
@@ -192,15 +192,11 @@ async fn every_change_of_state_raises_the_revision(store: &Store) {
     let job = submitted(store, "a").await;
     let mut changes = store.jobs_changed();
     let before = job_of(store, &job).await.revision;
-    let after = store
-        .fail_job(&job, &job_error(), &[])
-        .await
-        .unwrap()
-        .revision;
+    let after = fail_job(store, &job).await.unwrap().revision;
     assert_eq!(after, before + 1);
     assert!(changes.has_changed().unwrap());
     changes.borrow_and_update();
-    assert!(store.fail_job(&job, &job_error(), &[]).await.is_err());
+    assert!(fail_job(store, &job).await.is_err());
     assert_eq!(job_of(store, &job).await.revision, after);
     assert!(!changes.has_changed().unwrap());
 }
@@ -208,7 +204,7 @@ async fn every_change_of_state_raises_the_revision(store: &Store) {
 async fn only_failed_and_cancelled_jobs_are_cleaned(store: &Store) {
     let failed = submitted(store, "failed").await;
     let running = queued(store, "running", 1).await;
-    store.fail_job(&failed, &job_error(), &[]).await.unwrap();
+    fail_job(store, &failed).await.unwrap();
     assert_eq!(
         store.jobs_to_clean().await.unwrap(),
         slice::from_ref(&failed)
@@ -228,10 +224,9 @@ async fn a_job_that_does_not_exist_is_named(store: &Store) {
     let missing = |result: Result<(), StoreError>| {
         assert!(matches!(result, Err(StoreError::JobNotFound(found)) if found == job));
     };
-    missing(store.start_planning(&job).await.map(drop));
+    missing(store.start_planning(&job, LONG_MS).await.map(drop));
     missing(store.cancel_job(&job).await.map(drop));
-    missing(store.fail_job(&job, &job_error(), &[]).await.map(drop));
-    missing(store.start_commit(&job).await.map(drop));
+    missing(store.start_finalizing(&job, LONG_MS).await.map(drop));
     missing(store.mark_cleaned(&job).await);
     assert_eq!(store.job(&job).await.unwrap(), None);
     assert_eq!(store.plan(&job).await.unwrap(), None);

@@ -61,7 +61,7 @@ async fn only_planned_and_wanted_jobs_give_leases(store: &Store) {
     let state = store.cancel_job(&cancelling).await.unwrap().state;
     assert_eq!(state, JobState::Cancelling);
     let failed = queued(store, "failed", 1).await;
-    store.fail_job(&failed, &job_error(), &[]).await.unwrap();
+    fail_job(store, &failed).await.unwrap();
     acquire(store, "w", 0).await;
     assert!(
         store

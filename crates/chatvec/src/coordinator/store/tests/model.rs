@@ -288,13 +288,16 @@ async fn cancel(store: &Store, model: &mut Model, name: &JobId) {
 }
 
 async fn commit(store: &Store, model: &mut Model, name: &JobId) {
-    let answer = store.start_commit(name).await;
+    let answer = store.start_finalizing(name, EXPIRED_MS).await;
     let job = model.job(name);
-    if !job.state.gives_leases() && job.state != JobState::Committing {
+    if !job.state.gives_leases() {
         return assert!(matches!(answer, Err(StoreError::WrongState { .. })));
     }
     let done = job.tasks.iter().all(|task| task.state == TaskState::Done);
-    let commit = answer.unwrap();
+    let epoch = answer
+        .unwrap()
+        .expect("leases of finalizers expire at once");
+    let commit = store.start_commit(name, epoch).await.unwrap();
     assert_eq!(commit.is_some(), done);
     if let Some(commit) = commit {
         job.state = JobState::Succeeded;

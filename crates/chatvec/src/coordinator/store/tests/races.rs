@@ -74,7 +74,9 @@ async fn cancel_and_the_last_report_have_one_outcome(store: &Store) {
                     .complete_task(&lease, &parts(lease.task))
                     .await
                     .unwrap();
-                reporting.start_commit(&job).await.ok().flatten()
+                let started = reporting.start_finalizing(&job, LONG_MS).await;
+                let epoch = started.ok().flatten()?;
+                reporting.start_commit(&job, epoch).await.ok().flatten()
             })
         };
         let cancelled = {
@@ -138,7 +140,7 @@ async fn everything_at_once_ends_without_a_deadlock(store: &Store) {
             }
             let ended = match job.as_str() {
                 "a" | "b" => store.cancel_job(&job).await,
-                _ => store.fail_job(&job, &job_error(), &[]).await,
+                _ => fail_job(&store, &job).await,
             };
             // The crashes may have failed the job before.
             assert!(

@@ -128,7 +128,7 @@ async fn the_sweep_cancels_what_a_race_left_behind(store: &Store) {
     acquire(store, "w", 1).await;
     store.cancel_job(&cancelling).await.unwrap();
     let failed = queued(store, "b", 2).await;
-    store.fail_job(&failed, &job_error(), &[]).await.unwrap();
+    fail_job(store, &failed).await.unwrap();
     // A claim and a release that began before the jobs' ends were committed.
     for stranded in [
         "UPDATE task SET state = 'READY' WHERE state = 'CANCELLED'",

@@ -1,0 +1,135 @@
+//! Tenants: whom jobs are accounted to, their shares and limits, and where
+//! their tasks stand in the order of leasing.
+
+use chatvec_core::submission::Tenant;
+use chatvec_core::task::{Share, sched_keys};
+
+use super::job::{self, JobRow};
+use super::{Store, StoreError, Tx, decode};
+
+/// What a tenant may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRow {
+    /// Its name.
+    pub tenant: Tenant,
+    /// Its share of the workers, relative to the other tenants'.
+    pub weight: u32,
+    /// Most tasks of it that are leased at once.
+    pub leased_tasks_max: Option<u32>,
+    /// Most jobs of it that have not ended.
+    pub open_jobs_max: Option<u32>,
+}
+
+const SET_TENANT: &str = "-- set_tenant
+    INSERT INTO tenant (tenant, weight, leased_tasks_max, open_jobs_max)
+    VALUES ($1, $2, $3, $4)
+    ON CONFLICT (tenant) DO UPDATE SET
+        weight = excluded.weight, leased_tasks_max = excluded.leased_tasks_max,
+        open_jobs_max = excluded.open_jobs_max";
+
+const TENANTS: &str = "-- tenants
+    SELECT tenant, weight, leased_tasks_max, open_jobs_max FROM tenant ORDER BY tenant";
+
+const TENANT_WEIGHT: &str = "-- tenant_weight
+    SELECT weight FROM tenant WHERE tenant = $1";
+
+/// Makes the flow's row if it is missing, and locks it: plans of one flow
+/// follow each other.
+const LOCK_FLOW: &str = "-- lock_flow
+    INSERT INTO flow (tenant, priority) VALUES ($1, $2)
+    ON CONFLICT (tenant, priority) DO UPDATE SET tenant = excluded.tenant
+    RETURNING next_key";
+
+/// Tasks that were leased before may have been left far behind: a flow that
+/// began there would overtake all others.
+const LEAST_WAITING_KEY: &str = "-- least_waiting_key
+    SELECT sched_key FROM task WHERE state = 'READY' AND attempt = 0
+    ORDER BY sched_key, job_id, task_no LIMIT 1";
+
+const LAST_KEY: &str = "-- last_key
+    SELECT max(next_key) AS sched_key FROM flow";
+
+const ADVANCE_FLOW: &str = "-- advance_flow
+    UPDATE flow SET next_key = $3 WHERE tenant = $1 AND priority = $2";
+
+impl Store {
+    /// Sets a tenant's share and limits. Tasks that wait keep their places.
+    ///
+    /// # Errors
+    /// If the weight or a limit is 0.
+    pub async fn set_tenant(&self, row: &TenantRow) -> Result<(), StoreError> {
+        sqlx::query(self.sql(SET_TENANT))
+            .bind(row.tenant.as_str())
+            .bind(i64::from(row.weight))
+            .bind(row.leased_tasks_max.map(i64::from))
+            .bind(row.open_jobs_max.map(i64::from))
+            .execute(&self.pool)
+            .await?;
+        self.wake.tasks_ready();
+        Ok(())
+    }
+
+    /// Every tenant, by name.
+    pub async fn tenants(&self) -> Result<Vec<TenantRow>, StoreError> {
+        let rows = sqlx::query(self.sql(TENANTS)).fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(TenantRow {
+                    tenant: job::tenant(row)?,
+                    weight: decode::number(row, "weight")?,
+                    leased_tasks_max: decode::number_or_null(row, "leased_tasks_max")?,
+                    open_jobs_max: decode::number_or_null(row, "open_jobs_max")?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The places of a job's tasks in the order of leasing, and the flow moved on
+/// behind them.
+pub(super) async fn take_places(
+    tx: &mut Tx,
+    job: &JobRow,
+    task_bytes: impl Iterator<Item = u64>,
+) -> Result<Vec<i64>, StoreError> {
+    let weight = sqlx::query(tx.sql(TENANT_WEIGHT))
+        .bind(job.tenant.as_str())
+        .fetch_one(tx.connection())
+        .await?;
+    let share = Share {
+        tenant_weight: decode::number(&weight, "weight")?,
+        priority: job.priority,
+    };
+    let flow = sqlx::query(tx.sql(LOCK_FLOW))
+        .bind(job.tenant.as_str())
+        .bind(i64::from(job.priority.number()))
+        .fetch_one(tx.connection())
+        .await?;
+    let next_key = decode::number(&flow, "next_key")?;
+    let virtual_time = virtual_time(tx).await?;
+    let (keys, next_key) = sched_keys(share, virtual_time, next_key, task_bytes);
+    sqlx::query(tx.sql(ADVANCE_FLOW))
+        .bind(job.tenant.as_str())
+        .bind(i64::from(job.priority.number()))
+        .bind(next_key)
+        .execute(tx.connection())
+        .await?;
+    Ok(keys)
+}
+
+/// Where the flows stand: the least key that waits for its first lease; where
+/// none waits, behind all that was ever given out.
+async fn virtual_time(tx: &mut Tx) -> Result<i64, StoreError> {
+    let waiting = sqlx::query(tx.sql(LEAST_WAITING_KEY))
+        .fetch_optional(tx.connection())
+        .await?;
+    let row = match waiting {
+        Some(row) => row,
+        None => {
+            sqlx::query(tx.sql(LAST_KEY))
+                .fetch_one(tx.connection())
+                .await?
+        }
+    };
+    Ok(decode::number_or_null(&row, "sched_key")?.unwrap_or(0))
+}
