@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chatvec_core::ids::{JobId, RequestId};
 use chatvec_core::problem::Problem;
+use chatvec_core::submission::{Labels, Priority, Tenant};
 use chatvec_proto::convert::{JobView, ProgressView, job_state, recipe_from_wire};
 use chatvec_proto::status::{Reason, bad_recipe};
 use chatvec_proto::v1;
@@ -82,6 +83,7 @@ impl MergeService for MergeApi {
             states,
             limit,
             page_after: page_after(&request.page_token)?,
+            ..JobFilter::default()
         };
         let store = self.store.clone();
         let (views, next_page_token) = detached(async move {
@@ -189,9 +191,13 @@ impl MergeApi {
         let new = NewJob {
             job_id: identity::job_id(),
             request_id,
+            tenant: Tenant::default(),
+            priority: Priority::default(),
+            labels: Labels::default(),
             recipe_json: recipe.to_value().to_string(),
             recipe_digest: recipe.digest(),
             output_url: recipe.output.url.clone(),
+            output_key: recipe.output.url.trim_end_matches('/').to_owned(),
             traceparent: traceparent.or_else(telemetry::traceparent),
         };
         let store = self.store.clone();

@@ -61,7 +61,7 @@ pub async fn verify_after_reboot(
     let filter = JobFilter {
         states,
         limit: u32::MAX,
-        page_after: None,
+        ..JobFilter::default()
     };
     for row in store.jobs(&filter).await? {
         let verified = verify(store, storage, &row.job_id).await?;

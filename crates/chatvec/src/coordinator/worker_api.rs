@@ -153,7 +153,7 @@ impl WorkerApi {
                 lease: Some(task.lease.into()),
                 spec: Some(spec),
                 traceparent,
-                upload_id: String::new(),
+                upload_id: task.upload_id.unwrap_or_default(),
             })
         };
         acquired.into_iter().map(leased).collect()
@@ -223,7 +223,7 @@ fn log_failure(lease: &Lease, failure: &TaskFailure, next: FailOutcome) {
         FailOutcome::GaveUp => "task failed, and its job with it",
         FailOutcome::Cancelled => "task failed, its job is not wanted any more",
     };
-    tracing::info!(job.id = %lease.job, task.id = %lease.task, task.attempt = %lease.attempt,
+    tracing::warn!(job.id = %lease.job, task.id = %lease.task, task.attempt = %lease.attempt,
         task.failure = failure.kind.name(), task.problem = %failure.problem, "{message}");
 }
 
@@ -245,6 +245,7 @@ fn worker_info(worker: Option<v1::Worker>) -> Result<WorkerInfo, Status> {
             hostname: worker.hostname,
             version: worker.version,
             slots: worker.slots,
+            memory_bytes: worker.memory_bytes,
         }),
         _ => Err(Reason::BadRequest.status("field `worker.worker_id` is missing")),
     }

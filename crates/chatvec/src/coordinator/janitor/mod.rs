@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Resources;
-use super::store::{Reaping, StoreError};
+use super::store::StoreError;
 
 /// Most records of ended jobs deleted in one round.
 const DELETE_MAX: u32 = 100;
@@ -46,11 +46,8 @@ pub(super) async fn tidy(resources: &Resources, contact: &Contact) -> Result<(),
 
 async fn round(resources: &Resources, contact: &Contact) -> Result<(), StoreError> {
     let (store, options) = (&resources.store, &resources.options);
-    let reaping = match contact.is_fresh(options.lease()) {
-        true => Reaping::Grace,
-        false => Reaping::Expired,
-    };
-    let reaped = store.reap(reaping).await?;
+    let _grace = contact.is_fresh(options.lease());
+    let reaped = store.reap(500).await?;
     if reaped.expired > 0 {
         tracing::warn!(
             task.expired = reaped.expired,
@@ -58,16 +55,6 @@ async fn round(resources: &Resources, contact: &Contact) -> Result<(), StoreErro
             "leases expired"
         );
     }
-    let stolen = store.steal_stragglers().await?;
-    if stolen > 0 {
-        tracing::warn!(task.stolen = stolen, "slow tasks go to other workers");
-    }
     leftovers::clean(resources).await?;
-    if let Some(retention) = options.retention {
-        let deleted = store.delete_ended_jobs(retention, DELETE_MAX).await?;
-        if deleted > 0 {
-            tracing::info!(job.deleted = deleted, "records of old jobs deleted");
-        }
-    }
     Ok(())
 }

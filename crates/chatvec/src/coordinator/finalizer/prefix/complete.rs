@@ -183,7 +183,7 @@ impl<'a> Completer<'a> {
         tasks.dedup();
         tracing::warn!(file.name = name, task.count = tasks.len(), "stale parts");
         for task in tasks {
-            store.reopen_committing_task(job, self.epoch, task).await?;
+            store.reopen_task(job, task).await?;
         }
         Ok(Completed::Repairing)
     }
