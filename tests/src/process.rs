@@ -48,7 +48,16 @@ pub fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     command
         .args(args)
         .env_remove("RUST_LOG")
-        .env_remove("NO_COLOR");
+        .env_remove("NO_COLOR")
+        // Nobody but the test gives credentials, and no instance is asked.
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+    for variable in [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ENDPOINT_URL",
+    ] {
+        command.env_remove(variable);
+    }
     command
 }
 

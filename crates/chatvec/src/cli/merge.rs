@@ -128,7 +128,14 @@ async fn merge(
         }
         Event::Job(job) => progress.show(job),
     };
-    let end = embedded::merge(storage.clone(), given.recipe.clone(), options, interrupt, watch).await;
+    let end = embedded::merge(
+        storage.clone(),
+        given.recipe.clone(),
+        options,
+        interrupt,
+        watch,
+    )
+    .await;
     let end = end.map_err(|error| match error {
         EmbeddedError::Rejected(problems) => Failure::bad_input(given.named(problems)),
         EmbeddedError::Busy { output, pid } => Failure::try_again(busy(&output, &pid)),

@@ -17,8 +17,8 @@ use super::{Exit, Failure, signals, size};
 use crate::coordinator::store::{Store, StoreError};
 use crate::coordinator::{Coordinator, CoordinatorOptions, verify_after_reboot};
 use crate::server;
-use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 use crate::storage::lock;
+use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 use crate::telemetry::{self, LogFormat, Role};
 
 /// The job store's file in the state folder.
@@ -34,7 +34,13 @@ pub struct ServeArgs {
     listen: SocketAddr,
     /// The Postgres database of the job store, `postgres://USER@HOST/NAME`, which
     /// any number of coordinators may share; made ready by `chatvec migrate`.
-    #[arg(long, value_name = "URL", env = "CHATVEC_DATABASE_URL", hide_env_values = true, conflicts_with = "state")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CHATVEC_DATABASE_URL",
+        hide_env_values = true,
+        conflicts_with = "state"
+    )]
     database: Option<String>,
     /// Without a database: the folder of the job store; by default `chatvec` in `$XDG_STATE_HOME` or `~/.local/state`.
     #[arg(long, value_name = "DIR")]

@@ -22,9 +22,9 @@ fn within(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, Failure
             "$HOME",
             "expected the user's folder, found neither `$XDG_STATE_HOME` nor `$HOME`",
         );
-        Failure::bad_input(vec![
-            problem.with_hint("set one of them to an absolute path; `serve` also takes --state"),
-        ])
+        Failure::bad_input(vec![problem.with_hint(
+            "set one of them to an absolute path; `serve` also takes --state",
+        )])
     })
 }
 

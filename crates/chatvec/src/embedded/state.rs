@@ -116,7 +116,9 @@ impl State {
     }
 
     async fn has_all_files(&self, manifest: &Manifest) -> Result<bool, EmbeddedError> {
-        let sizes = self.output.sizes(manifest.outputs.iter().map(|file| &*file.path));
+        let sizes = self
+            .output
+            .sizes(manifest.outputs.iter().map(|file| &*file.path));
         let sizes = sizes.await.context("the output cannot be read")?;
         let expected = manifest.outputs.iter().map(|file| Some(file.size));
         Ok(sizes.into_iter().eq(expected))
@@ -256,7 +258,10 @@ impl State {
     async fn take_up(&self, store: &Store, row: &JobRow) -> Result<Resumed, EmbeddedError> {
         let mut problems = Vec::new();
         if row.recipe_digest != self.recipe.digest() {
-            let message = format!("`{}` holds an unfinished merge of another recipe", self.output);
+            let message = format!(
+                "`{}` holds an unfinished merge of another recipe",
+                self.output
+            );
             problems.push(Problem::new("recipe", message));
         } else if row.input_key.as_ref() != Some(&self.key) {
             problems.extend(self.changed_inputs(store, row).await?);

@@ -44,10 +44,7 @@ impl ReadError {
 ///
 /// # Errors
 /// [`ReadError::is_changed`] if it is not the one that was pinned.
-pub async fn read_source(
-    storage: &ObjectStorage,
-    source: &SourceFile,
-) -> Result<Bytes, ReadError> {
+pub async fn read_source(storage: &ObjectStorage, source: &SourceFile) -> Result<Bytes, ReadError> {
     let Ok(url) = ObjectUrl::parse(&source.url) else {
         let source = source.clone();
         let read = tokio::task::spawn_blocking(move || read_file(&source));

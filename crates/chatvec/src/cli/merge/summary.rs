@@ -111,8 +111,7 @@ impl Summary {
         work: Work,
         earlier: Earlier,
     ) -> Result<Self, Failure> {
-        let output =
-            Output::at(storage, url).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        let output = Output::at(storage, url).map_err(|problem| anyhow::anyhow!("{problem}"))?;
         let read = |name: &str| {
             let read = storage.block_on(output.read(name));
             let read = read.with_context(|| format!("`{name}` of `{output}` cannot be read"))?;

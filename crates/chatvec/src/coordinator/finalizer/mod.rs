@@ -29,12 +29,12 @@ use tracing::Instrument as _;
 use super::Resources;
 use super::epoch::{self, Held};
 use super::planner::Blueprint;
-use super::uploads::OpenError;
 use super::store::{Epoch, JobError, JobRow, PartRow, Store, StoreError};
+use super::uploads::OpenError;
 use super::view::stored_recipe;
+use crate::storage::Output;
 use crate::storage::local::LocalError;
 use crate::storage::object::ObjectError;
-use crate::storage::Output;
 use crate::telemetry;
 
 /// Jobs published at once by one coordinator.

@@ -50,7 +50,10 @@ pub(super) async fn read_all(
     let mut files = Vec::with_capacity(paths.len());
     for path in paths {
         let mut sides = blueprint.sides.iter().chain(&blueprint.index);
-        let bytes = match sides.find(|side| side.path == *path).map(|side| &side.content) {
+        let bytes = match sides
+            .find(|side| side.path == *path)
+            .map(|side| &side.content)
+        {
             None => Bytes::from(report::report(finished)),
             Some(SideContent::Text(text)) => Bytes::from(text.clone()),
             Some(SideContent::Copy(source)) => match read(resources, source).await? {

@@ -75,7 +75,9 @@ pub async fn discard(
                 folder.forget_if_empty();
                 removed
             });
-            Ok(removed.await.expect("the removal of a folder does not panic")?)
+            Ok(removed
+                .await
+                .expect("the removal of a folder does not panic")?)
         }
         Output::Prefix(prefix) => {
             let uploads = store.uploads(job).await?;

@@ -18,8 +18,8 @@ use tracing::Instrument as _;
 
 use super::Resources;
 use super::epoch::{self, Held};
-use super::uploads::{self, OpenError};
 use super::store::{Epoch, JobError, JobRow, StoreError};
+use super::uploads::{self, OpenError};
 use super::view::stored_recipe;
 use crate::telemetry;
 use prepare::{Prepared, prepare};

@@ -150,6 +150,9 @@ impl Store {
 const TELL: &str = "-- tell
     SELECT pg_notify($1, $2)";
 
+const STILL_HEARD: &str = "-- still_heard
+    SELECT 1";
+
 /// Sends what is in the outbox, apart from every transaction: a signal inside
 /// of one would make all commits wait for each other.
 async fn tell(signals: PgPool, outbox: Arc<Outbox>, sender: String) {
@@ -198,7 +201,7 @@ async fn listen_once(signals: &PgPool, counters: &Counters, own: &str) -> Result
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
             Err(_silence) => {
-                let answer = sqlx::query("SELECT 1").execute(&mut listener);
+                let answer = sqlx::query(STILL_HEARD).execute(&mut listener);
                 if tokio::time::timeout(ANSWER_MAX, answer).await.is_err() {
                     return Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
                 }

@@ -8,7 +8,7 @@ use object_store::multipart::MultipartStore;
 use object_store::{ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
 
 use super::answer::Connector;
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Nobody};
 use super::s3::S3;
 use super::{ObjectError, ObjectStorageOptions, ObjectUrl, Scheme};
 
@@ -93,7 +93,11 @@ fn s3(url: &ObjectUrl, options: &ObjectStorageOptions) -> object_store::Result<C
         .clone()
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), "10s")
         .with_retry(credential_retries());
-    let make = move || Ok(Arc::clone(for_credentials.clone().build()?.credentials()));
+    let asks_nobody = !is_given && forbids_instance(options);
+    let make = move || match asks_nobody {
+        true => Ok(Arc::new(Nobody) as _),
+        false => Ok(Arc::clone(for_credentials.clone().build()?.credentials())),
+    };
     let credentials = Arc::new(Credentials::new(make)?);
 
     let connector = Connector::default();
@@ -110,6 +114,20 @@ fn s3(url: &ObjectUrl, options: &ObjectStorageOptions) -> object_store::Result<C
         endpoint,
         forget_credentials: (!is_given).then(|| Box::new(move || credentials.forget()) as _),
     })
+}
+
+/// Whether nothing but the instance could give credentials, and the user, as
+/// with the stores' own tools, has forbidden to ask it.
+fn forbids_instance(options: &ObjectStorageOptions) -> bool {
+    let named = |wanted: &str| options.of("AWS_").find(|(name, _)| name == wanted);
+    let is_forbidden = named("aws_ec2_metadata_disabled")
+        .is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
+    let others = [
+        "aws_web_identity_token_file",
+        "aws_container_credentials_relative_uri",
+        "aws_container_credentials_full_uri",
+    ];
+    is_forbidden && others.iter().all(|other| named(other).is_none())
 }
 
 /// Timeouts by the size of bodies are ours to set; HTTP/1, because one

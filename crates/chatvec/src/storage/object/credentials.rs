@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use object_store::CredentialProvider;
+use object_store::aws::AwsCredential;
 
 /// Where credentials come from.
 pub(super) type Provider<T> = Arc<dyn CredentialProvider<Credential = T>>;
@@ -56,6 +57,22 @@ impl<T: fmt::Debug + Send + Sync + 'static> CredentialProvider for Credentials<T
         got.map_err(|error| object_store::Error::Generic {
             store: "credentials",
             source: Box::new(NoCredentials(error)),
+        })
+    }
+}
+
+/// The provider where nothing gives credentials and nobody is to be asked.
+#[derive(Debug)]
+pub(super) struct Nobody;
+
+#[async_trait]
+impl CredentialProvider for Nobody {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        Err(object_store::Error::Generic {
+            store: "credentials",
+            source: "the environment has none, and AWS_EC2_METADATA_DISABLED forbids to ask the instance".into(),
         })
     }
 }

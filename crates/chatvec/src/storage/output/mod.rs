@@ -102,8 +102,12 @@ impl Output {
             };
             if let Some(relation) = relation {
                 let message = format!("`{self}` {relation} the input `{input}`");
+                let kind = match self {
+                    Self::Folder(_) => "folder",
+                    Self::Prefix(_) => "prefix",
+                };
                 return Err(Problem::new("output.url", message)
-                    .with_hint("give a place apart from every input"));
+                    .with_hint(format!("give a {kind} apart from every input")));
             }
         }
         Ok(())

@@ -124,7 +124,11 @@ impl OutputPrefix {
     /// # Errors
     /// If it is there and cannot be read.
     pub async fn read(&self, name: &str) -> Result<Option<(Bytes, String)>, ObjectError> {
-        match self.bucket.read_whole(&self.key(name), SMALL_BYTES_MAX).await {
+        match self
+            .bucket
+            .read_whole(&self.key(name), SMALL_BYTES_MAX)
+            .await
+        {
             Ok((bytes, info)) => Ok(Some((bytes, info.etag))),
             Err(ObjectError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

@@ -153,9 +153,11 @@ impl Publishing<'_> {
     /// The folders that something was moved into, the output folder among them.
     fn folders(&self) -> BTreeSet<PathBuf> {
         let paths = small::paths(&self.finished.blueprint);
-        let inside = paths
-            .into_iter()
-            .filter_map(|path| Path::new(path).parent().map(|folder| self.root.join(folder)));
+        let inside = paths.into_iter().filter_map(|path| {
+            Path::new(path)
+                .parent()
+                .map(|folder| self.root.join(folder))
+        });
         let mut folders: BTreeSet<_> = inside.collect();
         folders.insert(self.root.to_owned());
         folders

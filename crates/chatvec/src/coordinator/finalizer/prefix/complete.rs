@@ -86,7 +86,10 @@ impl<'a> Completer<'a> {
         if upload.state == UploadState::Completed {
             return Ok(Completed::Done);
         }
-        let id = upload.upload_id.as_deref().expect("chosen because it has one");
+        let id = upload
+            .upload_id
+            .as_deref()
+            .expect("chosen because it has one");
         let (bucket, key) = (self.output.bucket(), self.output.key(name));
         let mut frozen = self.frozen(file, upload);
         let mut answer = bucket.complete_upload(&key, id, part_ids(&frozen)).await;

@@ -126,7 +126,11 @@ impl Publishing<'_> {
         for _ in 0..2 {
             let standing = self.output.manifest().await?;
             let put = match &standing {
-                None => bucket.put_new(&key, body.clone(), nonce(self.finished)).await?,
+                None => {
+                    bucket
+                        .put_new(&key, body.clone(), nonce(self.finished))
+                        .await?
+                }
                 Some((bytes, etag)) => match manifest::parse(bytes) {
                     Ok(ours) if ours.job == self.finished.row.job_id => {
                         return Ok(match ours.state {

@@ -83,7 +83,13 @@ async fn upload(
     };
     // The epoch guards the record of the part; the part itself is harmless.
     let part_id = bucket
-        .put_part(&output.key(&file.path), &upload_id, PartOrdinal(0), body, || true)
+        .put_part(
+            &output.key(&file.path),
+            &upload_id,
+            PartOrdinal(0),
+            body,
+            || true,
+        )
         .await?
         .expect("only a refusal to start has no part");
     let part = SinglePart {
