@@ -11,10 +11,11 @@ use chatvec_core::plan::PartSize;
 use chatvec_core::problem::Problem;
 use tokio_util::sync::CancellationToken;
 
+use super::migrate::unusable;
 use super::runtime::block_on;
 use super::state_home::state_home;
 use super::{Exit, Failure, signals, size};
-use crate::coordinator::store::{Store, StoreError};
+use crate::coordinator::store::Store;
 use crate::coordinator::{Coordinator, CoordinatorOptions, verify_after_reboot};
 use crate::server;
 use crate::storage::lock;
@@ -126,17 +127,6 @@ async fn coordinate(
     coordinator.stop().await;
     tracing::info!("coordinator stopped");
     Ok(served?)
-}
-
-/// Why the database cannot be used, as the user should hear of it.
-fn unusable(error: &StoreError) -> Failure {
-    let problem = Problem::new("--database", error.to_string());
-    match error {
-        StoreError::Schema { .. } => Failure::bad_input(vec![problem.with_hint(
-            "`chatvec migrate` brings an older schema up to date; for a newer one, run the newer program",
-        )]),
-        _ => Failure::try_again(problem.with_hint("check the URL, and that the database runs")),
-    }
 }
 
 /// One coordinator at a time works on a file; the lock proves every earlier one

@@ -53,7 +53,7 @@ pub async fn verify_after_reboot(
     state_dir: &Path,
 ) -> anyhow::Result<()> {
     let path = state_dir.join(BOOT_NAME);
-    let boot = fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read `{BOOT_ID}`"))?;
+    let boot = boot_id()?;
     if fs::read_to_string(&path).is_ok_and(|known| known == boot) {
         return Ok(());
     }
@@ -80,7 +80,22 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The run of the machine in which the state folder's jobs were last verified.
 const BOOT_NAME: &str = "boot_id";
 
-async fn verify(store: &Store, storage: &ObjectStorage, job: &JobId) -> anyhow::Result<Resumed> {
+/// What names this run of this machine: another one may have lost what was not
+/// synced.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub(super) fn boot_id() -> anyhow::Result<String> {
+    fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read `{BOOT_ID}`"))
+}
+
+/// Verifies the checksum of every finished part in a folder; a task with one
+/// that differs is made READY again.
+pub(super) async fn verify(
+    store: &Store,
+    storage: &ObjectStorage,
+    job: &JobId,
+) -> anyhow::Result<Resumed> {
     let Some(row) = store.job(job).await? else {
         return Ok(Resumed::default());
     };

@@ -29,6 +29,7 @@ use tracing::Instrument as _;
 use super::Resources;
 use super::epoch::{self, Held};
 use super::planner::Blueprint;
+use super::resume;
 use super::store::{Epoch, JobError, JobRow, PartRow, Store, StoreError};
 use super::uploads::OpenError;
 use super::view::stored_recipe;
@@ -53,6 +54,9 @@ pub(super) enum FinalizeError {
     /// The object store refused.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// What workers wrote cannot be verified.
+    #[error("finished parts cannot be verified: {0:#}")]
+    Verify(anyhow::Error),
 }
 
 impl From<OpenError> for FinalizeError {
@@ -71,6 +75,7 @@ impl FinalizeError {
             Self::Store(error) => Problem::new("job store", error.to_string()),
             Self::Local(error) => error.failure().problem,
             Self::Object(error) => error.failure().problem,
+            Self::Verify(_) => Problem::new("unfinished files", self.to_string()),
         }
     }
 }
@@ -142,6 +147,13 @@ async fn finalize_under(
     epoch: Epoch,
 ) -> Result<(), FinalizeError> {
     let (store, job) = (&resources.store, &finished.row.job_id);
+    if may_have_lost_writes(finished) {
+        let verified = resume::verify(store, &resources.storage, job).await;
+        if verified.map_err(FinalizeError::Verify)?.reopened_tasks > 0 {
+            store.release_epoch(job, epoch).await?;
+            return Ok(());
+        }
+    }
     // After the point of no return this finds everything staged, unless the
     // store has lost some of it since.
     if let Err(failure) = stage(resources, finished, epoch).await? {
@@ -177,6 +189,15 @@ async fn finalize_under(
         folder.forget_if_empty();
     }
     Ok(())
+}
+
+/// Whether the machine of the output folder has started anew since the job was
+/// planned, or is another one: workers do not sync what they write, so a report
+/// may outlive the bytes that it speaks of.
+fn may_have_lost_writes(finished: &Finished) -> bool {
+    matches!(finished.output, Output::Folder(_))
+        && finished.row.state != JobState::Committing
+        && resume::boot_id().ok() != finished.blueprint.boot_id
 }
 
 /// The inner error ends the job; the outer one is worth another try.

@@ -31,6 +31,10 @@ pub struct Blueprint {
     pub index: Option<PlannedSide>,
     /// What the user should know.
     pub warnings: Vec<Problem>,
+    /// Of an output in a folder: the run of the machine in which its unfinished
+    /// files were made.
+    #[serde(default)]
+    pub boot_id: Option<String>,
     /// The ETag of the manifest that this job's replaces, where an earlier
     /// checkpoint stands in object storage.
     #[serde(default)]
@@ -114,6 +118,7 @@ impl Blueprint {
             sides,
             index,
             warnings: draft.warnings.clone(),
+            boot_id: None,
             standing: None,
         }
     }

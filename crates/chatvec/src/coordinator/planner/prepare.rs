@@ -7,6 +7,7 @@ use chatvec_core::recipe::Recipe;
 use chatvec_proto::convert::encode_spec;
 
 use super::{Blueprint, Draft, Unplannable, draft};
+use crate::coordinator::resume::boot_id;
 use crate::coordinator::store::{NewPlan, NewTask, NewUpload};
 use crate::storage::{ObjectStorage, Output, OutputFolder, OutputPrefix, PART_BYTES_MIN, Standing};
 
@@ -34,7 +35,10 @@ pub(super) fn prepare(
     let mut blueprint = Blueprint::of(recipe, &draft);
     let mut uploads = Vec::new();
     match &output {
-        Output::Folder(folder) => create_files(folder, recipe, job, &draft.plan)?,
+        Output::Folder(folder) => {
+            create_files(folder, recipe, job, &draft.plan)?;
+            blueprint.boot_id = boot_id().ok();
+        }
         Output::Prefix(prefix) => {
             let standing = check_prefix(storage, prefix, recipe, &draft.plan)?;
             blueprint.standing = standing.manifest;
