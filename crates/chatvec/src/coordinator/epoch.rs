@@ -38,14 +38,19 @@ async fn renew_until_lost(store: &Store, job: &JobId, epoch: Epoch, lease_ms: i6
     let period = Duration::from_millis(lease_ms.unsigned_abs()) / RENEWALS_PER_LEASE;
     loop {
         tokio::time::sleep(period).await;
-        let (store, job) = (store.clone(), job.clone());
+        let (store, renewed) = (store.clone(), job.clone());
         // Apart from this future, which may be dropped at any time.
-        let renewal = tokio::spawn(async move { store.renew_epoch(&job, epoch, lease_ms).await });
+        let renewal =
+            tokio::spawn(async move { store.renew_epoch(&renewed, epoch, lease_ms).await });
         match renewal.await {
             Ok(Ok(())) => {}
             Ok(Err(StoreError::EpochLost { .. } | StoreError::WrongState { .. })) => return,
-            Ok(Err(error)) => tracing::warn!(%error, "an epoch could not be renewed"),
-            Err(panic) => tracing::error!(%panic, "the renewal of an epoch panicked"),
+            Ok(Err(error)) => {
+                tracing::warn!(job.id = %job, %error, "an epoch could not be renewed");
+            }
+            Err(panic) => {
+                tracing::error!(job.id = %job, %panic, "the renewal of an epoch panicked");
+            }
         }
     }
 }

@@ -223,7 +223,7 @@ fn log_failure(lease: &Lease, failure: &TaskFailure, next: FailOutcome) {
         FailOutcome::GaveUp => "task failed, and its job with it",
         FailOutcome::Cancelled => "task failed, its job is not wanted any more",
     };
-    tracing::warn!(job.id = %lease.job, task.id = %lease.task, task.attempt = %lease.attempt,
+    tracing::info!(job.id = %lease.job, task.id = %lease.task, task.attempt = %lease.attempt,
         task.failure = failure.kind.name(), task.problem = %failure.problem, "{message}");
 }
 

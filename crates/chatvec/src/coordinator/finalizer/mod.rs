@@ -157,6 +157,8 @@ async fn finalize_under(
     // After the point of no return this finds everything staged, unless the
     // store has lost some of it since.
     if let Err(failure) = stage(resources, finished, epoch).await? {
+        telemetry::failed(&failure.problem);
+        tracing::info!(job.problem = %failure.problem, "job cannot be published");
         match finished.row.state {
             JobState::Committing => store.fail_commit(job, epoch, &failure).await?,
             _ => store.fail_job(job, epoch, &failure, &[]).await?,

@@ -177,6 +177,7 @@ async fn refuse(
 ) -> Result<(), StoreError> {
     let store = &resources.store;
     let Unplannable { kind, mut problems } = unplannable;
+    telemetry::failed(&problems[0]);
     if kind == FailureKind::Transient
         && store.age_of_job(job).await? < resources.options.storage_patience
     {

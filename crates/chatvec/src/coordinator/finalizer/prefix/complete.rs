@@ -184,7 +184,7 @@ impl<'a> Completer<'a> {
             }
         }
         tasks.dedup();
-        tracing::warn!(file.name = name, task.count = tasks.len(), "stale parts");
+        tracing::info!(file.name = name, file.tasks = tasks.len(), "tasks of a file run again: their parts are gone from the upload");
         for task in tasks {
             store.reopen_task(job, task).await?;
         }
