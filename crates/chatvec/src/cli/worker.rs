@@ -3,6 +3,7 @@
 use std::num::NonZero;
 
 use chatvec_core::problem::Problem;
+use tonic::{Code, Status};
 
 use super::remote::Address;
 use super::runtime::block_on;
@@ -43,7 +44,9 @@ pub(super) fn run(args: &WorkerArgs) -> Result<Exit, Failure> {
 }
 
 async fn work(args: &WorkerArgs, slots: u32) -> Result<Exit, Failure> {
-    let drain = signals::interrupt(|| tracing::info!("draining: tasks under way are given back"))?;
+    let drain = signals::interrupt(|| {
+        tracing::info!("draining: parts under way are finished, the rest is given back");
+    })?;
     let client = WorkerClient::new(args.address.coordinators()?);
     let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
     let worker = Worker::new(
@@ -57,12 +60,31 @@ async fn work(args: &WorkerArgs, slots: u32) -> Result<Exit, Failure> {
     );
     tracing::info!(coordinator.address = %args.address, worker.id = %worker.id(),
         worker.slots = slots, "worker starts");
-    match worker.run(drain).await? {
+    match worker
+        .run(drain)
+        .await
+        .map_err(|error| refused(args, error))?
+    {
         WorkerEnd::Drained => {
             tracing::info!("worker drained");
             Ok(Exit::Success)
         }
         WorkerEnd::Exhausted(problem) => Err(Failure::try_again(problem)),
+    }
+}
+
+/// A coordinator that takes no worker of this version is a problem of the
+/// installation, and no restart helps.
+fn refused(args: &WorkerArgs, error: anyhow::Error) -> Failure {
+    match error.downcast_ref::<Status>() {
+        Some(status) if status.code() == Code::FailedPrecondition => Failure::Problems {
+            exit: Exit::Failed,
+            problems: vec![
+                Problem::new(args.address.to_string(), status.message())
+                    .with_hint("run worker and coordinator of the same version"),
+            ],
+        },
+        _ => error.into(),
     }
 }
 
