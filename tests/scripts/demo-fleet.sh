@@ -50,7 +50,7 @@ wait_for() {
     local process=${processes[-1]:-$services}
     until [ -e "$1" ]; do
         kill -0 "$process" 2> /dev/null || fail "A process ended early."
-        read -rt 0.05 <> <(:) || true
+        sleep 0.05
     done
 }
 
@@ -60,14 +60,13 @@ field() { grep -oE "\"$1\": ?\"?[A-Za-z0-9-]+" | head -n 1 | grep -oE '[A-Za-z0-
 step "Build"
 cargo build --release --quiet -p chatvec -p chatvec-tests
 PATH=$PWD/target/release:$PATH
-rm -rf "$out" "$demo/logs" "$demo/ports"
+rm -rf "$out" "$demo/logs" "$demo/ports" "$demo/services.env"
 mkdir -p "$demo/logs" "$demo/ports"
 
 step "Start a Postgres for the jobs and a SeaweedFS, which speaks S3, for the checkpoints"
 printf '  $ chatvec-lab services &\n'
 exec {services_in}> >(exec chatvec-lab services --environment "$demo/services.env" > "$demo/logs/services" 2>&1)
 services=$!
-rm -f "$demo/services.env"
 wait_for "$demo/services.env"
 # The database's URL, and where the store is and how it knows us.
 . "$demo/services.env"

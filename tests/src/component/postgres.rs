@@ -64,6 +64,19 @@ impl Postgres {
     pub fn url(&self) -> String {
         format!("postgres://{USER}@127.0.0.1:{}/postgres", self.port)
     }
+
+    /// Runs a statement by Postgres's own client, and returns the rows as text,
+    /// a line each.
+    ///
+    /// # Panics
+    /// If the server does not take it.
+    pub fn query(&self, sql: &str) -> String {
+        let mut command = Command::new(programs().join("psql"));
+        command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
+        command.args(["--command", sql, &self.url()]);
+        let outcome = Process::start(command).wait().expect_code(0);
+        outcome.stdout.trim_end().to_owned()
+    }
 }
 
 impl Drop for Postgres {

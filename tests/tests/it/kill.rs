@@ -2,12 +2,12 @@
 //! bytes when it is run again, and never shows half a checkpoint meanwhile.
 
 use std::fs;
-use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use chatvec_tests::family::FamilySpec;
 use serde_json::Value;
 
+use crate::random::Random;
 use crate::scene::{MANIFEST, Merged, STATE, Scene};
 
 /// So small that there are more than a hundred tasks.
@@ -16,17 +16,10 @@ const CUT: [&str; 6] = ["--part-size", "64KiB", "--workers", "4", "-o", "json"];
 const ROUNDS: usize = 16;
 /// Rounds after which it is no bad luck that nothing was hit.
 const ROUNDS_MAX: usize = 80;
-/// Names the seed of a run that is to be repeated.
-const SEED: &str = "CHATVEC_TEST_SEED";
 
 #[test]
 fn any_kill_is_survived_with_the_same_bytes() {
-    let seed = match std::env::var(SEED) {
-        Ok(seed) => seed.parse().expect("a seed is a number"),
-        Err(_) => RandomState::new().hash_one(0),
-    };
-    println!("repeat the delays with {SEED}={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::seeded();
     let scene = Scene::with(&FamilySpec::tiny(21));
     let golden_run = scene.run(&CUT).expect_code(0);
     let golden = scene.take();
@@ -139,23 +132,5 @@ fn assert_nothing_half(scene: &Scene, golden: &Merged) -> bool {
         }
         Some("publishing") => false,
         other => panic!("the manifest's state is {other:?}"),
-    }
-}
-
-/// SplitMix64, by Steele, Lea and Flood, 2014.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Evenly from 0 to 1.
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

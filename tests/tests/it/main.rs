@@ -1,5 +1,6 @@
 //! The tests of the workspace as a whole, in one binary.
 
+mod random;
 mod scene;
 
 mod bytes;
@@ -10,6 +11,7 @@ mod resume;
 
 mod bad_input;
 
+mod fleet;
 mod oracles;
 mod service;
 mod telemetry;

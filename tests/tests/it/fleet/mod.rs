@@ -1,0 +1,9 @@
+//! Coordinators on Postgres and workers between buckets, each a process of its
+//! own, as clients see them.
+
+mod bad_input;
+mod coordinators;
+mod jobs;
+mod outputs;
+mod scene;
+mod workers;
