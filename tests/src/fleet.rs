@@ -82,11 +82,11 @@ impl Fleet {
         Process::start(self.command(["migrate", "--database", &self.postgres.url()])).wait()
     }
 
-    /// The command of a coordinator on any port, and the file that will name it.
-    pub fn serve_command(&self, more: &[&str]) -> (Command, PathBuf) {
+    /// The command of a coordinator, and the file that will name its address.
+    pub fn serve_command(&self, listen: &str, more: &[&str]) -> (Command, PathBuf) {
         let ordinal = self.started.fetch_add(1, Ordering::Relaxed);
         let port_file = self.path(&format!("port-{ordinal}"));
-        let mut command = self.command(["serve", "--listen", "127.0.0.1:0"]);
+        let mut command = self.command(["serve", "--listen", listen]);
         command
             .args(["--database", &self.postgres.url()])
             .arg("--port-file")
@@ -95,12 +95,20 @@ impl Fleet {
         (command, port_file)
     }
 
-    /// Starts a coordinator and waits until it listens.
+    /// Starts a coordinator on any port and waits until it listens.
     ///
     /// # Panics
     /// If it ends instead.
     pub fn serve(&self, more: &[&str]) -> Coordinator {
-        let (command, port_file) = self.serve_command(more);
+        self.serve_at("127.0.0.1:0", more)
+    }
+
+    /// The same on this address.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn serve_at(&self, listen: &str, more: &[&str]) -> Coordinator {
+        let (command, port_file) = self.serve_command(listen, more);
         let mut process = Process::start(command);
         if !process.runs_until("the coordinator to listen", || port_file.exists()) {
             panic!("the coordinator ended: {:#?}", process.wait());

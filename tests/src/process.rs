@@ -281,6 +281,15 @@ impl Process {
         }
     }
 
+    /// Waits until its stderr holds this text; whether it did before the end.
+    ///
+    /// # Panics
+    /// If neither comes in time.
+    pub fn says(&mut self, text: &str) -> bool {
+        let stderr = self.stderr.try_clone().expect("a second handle");
+        self.runs_until(text, || content(&stderr).contains(text))
+    }
+
     /// Kills it, without mercy, and reaps it.
     pub fn kill(self) -> Outcome {
         self.signal(Signal::KILL);
