@@ -105,7 +105,7 @@ pub(super) fn read_headers(
 /// is read, so whatever changes the file during or after it is noticed later.
 fn read_header(folder: &Path, name: &str) -> Result<(SourceFile, WeightFile), Problem> {
     let path = folder.join(name);
-    let broken = |error| broken_header(path.display().to_string(), error);
+    let broken = |error| broken_header(path.display().to_string(), &error);
     let (file, source) = open_pinned(&path).map_err(|error| error.problem())?;
     let read = |offset, length: u64| {
         let mut bytes = vec![0; usize::try_from(length).expect("headers are below 100 MB")];

@@ -182,7 +182,7 @@ fn all_or_problems<T>(
     }
 }
 
-fn broken_header(subject: String, error: HeaderError) -> Problem {
+fn broken_header(subject: String, error: &HeaderError) -> Problem {
     let problem = Problem::new(subject, error.to_string());
     match error.hint() {
         Some(hint) => problem.with_hint(hint),

@@ -144,7 +144,7 @@ impl Objects {
         let object = self.listed(name).map_err(|error| error.problem())?;
         let source = self.source(object);
         let size = object.size;
-        let broken = |error| broken_header(source.url.clone(), error);
+        let broken = |error| broken_header(source.url.clone(), &error);
         let read = async |from, to| {
             let bytes = self.read_range(object, from, to).await;
             bytes.map_err(|error| error.problem())

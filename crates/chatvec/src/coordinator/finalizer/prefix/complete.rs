@@ -184,7 +184,11 @@ impl<'a> Completer<'a> {
             }
         }
         tasks.dedup();
-        tracing::info!(file.name = name, file.tasks = tasks.len(), "tasks of a file run again: their parts are gone from the upload");
+        tracing::info!(
+            file.name = name,
+            file.tasks = tasks.len(),
+            "tasks of a file run again: their parts are gone from the upload"
+        );
         for task in tasks {
             store.reopen_task(job, task).await?;
         }
