@@ -4,6 +4,8 @@
 //! is dropped half-way can poison a pooled connection. So the work runs in a
 //! task of its own, to its end, and in the request's span.
 
+use std::time::Duration;
+
 use tonic::Status;
 use tracing::Instrument as _;
 
@@ -11,11 +13,19 @@ use chatvec_proto::status::Reason;
 
 use super::store::StoreError;
 
+/// Longest that a request waits for the job store: a connection whose other end
+/// vanished never answers.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
 /// Runs store calls to their end, whatever becomes of the request.
 pub(super) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, Status> {
-    match tokio::spawn(work.in_current_span()).await {
+    let timed = async {
+        let outcome = tokio::time::timeout(ANSWER_MAX, work).await;
+        outcome.unwrap_or(Err(StoreError::TimedOut))
+    };
+    match tokio::spawn(timed.in_current_span()).await {
         Ok(outcome) => outcome.map_err(|error| status(&error)),
         Err(panic) => {
             tracing::error!(%panic, "a request panicked");
@@ -42,7 +52,7 @@ pub(super) fn status(error: &StoreError) -> Status {
         _ if error.is_closed() => {
             Reason::Unavailable.status("the coordinator is stopping; try again")
         }
-        StoreError::Database(_) => {
+        StoreError::Database(_) | StoreError::TimedOut => {
             tracing::error!(%error, "the job store cannot be used");
             Reason::Unavailable.status(format!("the job store cannot be used: {error}"))
         }

@@ -18,6 +18,9 @@ pub enum StoreError {
     /// The database refused or could not be reached. Worth a retry.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The database has not answered in time. What was asked may have been done.
+    #[error("database: no answer in time")]
+    TimedOut,
     /// The schema could not be brought up to date.
     #[error("migration: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -105,6 +108,16 @@ pub enum StoreError {
         /// Where it would have to stand.
         expected: TaskState,
     },
+    /// A part that was put again has other bytes than the frozen one.
+    #[error(
+        "file {file}: a part of task {task} came out with another checksum when it was made again"
+    )]
+    PartDiffers {
+        /// The task.
+        task: TaskOrdinal,
+        /// The output file.
+        file: FileOrdinal,
+    },
     /// No such part.
     #[error("part {part} of file {file} of job `{job}` not found")]
     PartNotFound {
@@ -163,6 +176,18 @@ pub enum StoreError {
     NotOne(u64),
 }
 
+/// Whether a code of either database names what passes by itself. Of Postgres,
+/// the classes: lost connection, serialization failure or deadlock, out of
+/// resources, lock not available, operator intervention with timeouts. Of
+/// SQLite, whose codes are numbers: busy, locked, full.
+fn is_passing(code: &str) -> bool {
+    const CLASSES: [&str; 5] = ["08", "40", "53", "55", "57"];
+    match code.len() {
+        5 => CLASSES.contains(&&code[..2]),
+        _ => matches!(code, "5" | "6" | SQLITE_FULL),
+    }
+}
+
 /// What SQLite calls a full disk.
 const SQLITE_FULL: &str = "13";
 
@@ -179,6 +204,25 @@ impl StoreError {
         };
         let code = cause.as_database_error().and_then(|error| error.code());
         code.as_deref() == Some(SQLITE_FULL)
+    }
+
+    /// Whether the same call may succeed in a while: the database is away or
+    /// starting, has no connection left, or has ended a transaction for another's
+    /// sake.
+    pub fn is_transient(&self) -> bool {
+        let Self::Database(error) = self else {
+            return matches!(self, Self::TimedOut);
+        };
+        match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing(&code)),
+            _ => false,
+        }
     }
 
     /// Whether the store was closed under the call: only a coordinator that
@@ -201,6 +245,18 @@ pub(super) fn exactly_one(rows: u64, guard: impl FnOnce() -> StoreError) -> Resu
 #[cfg(test)]
 mod unit {
     use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_known_by_its_code() {
+        for passing in [
+            "08006", "40001", "40P01", "53300", "55P03", "57P01", "57014", "5", "13",
+        ] {
+            assert!(is_passing(passing), "{passing}");
+        }
+        for lasting in ["23505", "42P01", "22003", "28P01", "1", "19", "1555"] {
+            assert!(!is_passing(lasting), "{lasting}");
+        }
+    }
 
     #[test]
     fn no_row_is_the_guards_error_and_two_rows_are_a_bug() {

@@ -41,6 +41,7 @@ mod task;
 mod upload;
 mod worker;
 
+mod complete;
 mod lease;
 mod report;
 
@@ -61,6 +62,7 @@ use dialect::Dialect;
 use wake::Wake;
 
 pub use commit::Commit;
+pub use complete::{Outcome, Recorded, TaskDone};
 pub use connect::{Migrated, SchemaError};
 pub use epoch::Epoch;
 pub use error::StoreError;
@@ -70,7 +72,7 @@ pub use list::{JobFilter, JobPage};
 pub use plan::{NewPlan, NewTask};
 pub use progress::Progress;
 pub use reap::Reaped;
-pub use report::{FailOutcome, NewPart, PartRow, Recorded};
+pub use report::{FailOutcome, NewPart, PartRow};
 pub use submit::{Created, NewJob};
 pub use task::TaskRow;
 pub use tenant::TenantRow;

@@ -1,4 +1,4 @@
-//! What workers report of a task: done, with its parts, or failed.
+//! What a report holds, and reports of failure.
 
 use chatvec_core::ids::{Crc64, FileOrdinal, JobId, PartOrdinal, TaskOrdinal};
 use chatvec_core::job::JobState;
@@ -13,8 +13,8 @@ use super::decode::stored;
 use super::error::exactly_one;
 use super::job::lock_job;
 use super::lease::{job_state, lost};
-use super::task::{PartsOfTask, read_counters};
-use super::{JobError, Store, StoreError, Tx, decode, values};
+use super::task::read_counters;
+use super::{JobError, Store, StoreError, Tx, decode};
 
 /// A finished part, as its worker reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,15 +42,6 @@ pub struct PartRow {
     pub part: NewPart,
 }
 
-/// Whether a report of success was the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recorded {
-    /// The task is DONE by this report.
-    Recorded,
-    /// The same report was recorded before; its answer must have been lost.
-    AlreadyRecorded,
-}
-
 /// What became of a task whose failure was reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailOutcome {
@@ -64,25 +55,6 @@ pub enum FailOutcome {
     /// It is CANCELLED: its job is not wanted any more.
     Cancelled,
 }
-
-const FINISH_TASK: &str = "-- finish_task
-    UPDATE task SET state = 'DONE', done_fence = fence, done_by = worker_id, worker_id = NULL,
-                    lease_expires_at_ms = NULL, progress_bytes = bytes, updated_at_ms = {now}
-    WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'
-    RETURNING file_no, first_part, part_count";
-
-const INSERT_PARTS: &str = "-- insert_parts
-    INSERT INTO part (job_id, task_no, file_no, part_no, part_id, crc64, bytes, stats)
-    VALUES ";
-
-const DONE_UNDER_FENCE: &str = "-- done_under_fence
-    SELECT file_no, first_part, part_count FROM task
-    WHERE job_id = $1 AND task_no = $2 AND state = 'DONE' AND done_fence = $3";
-
-const PARTS_IN_RANGE: &str = "-- parts_in_range
-    SELECT task_no, file_no, part_no, part_id, crc64, bytes, stats FROM part
-    WHERE job_id = $1 AND file_no = $2 AND part_no >= $3 AND part_no < $4
-    ORDER BY part_no";
 
 const PARTS: &str = "-- parts
     SELECT task_no, file_no, part_no, part_id, crc64, bytes, stats FROM part
@@ -105,43 +77,6 @@ const END_LEASE: &str = "-- end_lease
     RETURNING not_before_ms";
 
 impl Store {
-    /// Records a finished task with its parts: LEASED becomes DONE, and the
-    /// lease is used up. A lease that has expired but was not taken back yet
-    /// still counts. The same report again is answered, not recorded twice.
-    ///
-    /// Whether the job is complete is for a later statement to find out: see
-    /// [`Store::start_commit`].
-    ///
-    /// Transaction `complete_task`.
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseLost`] changes nothing, [`StoreError::WrongParts`]
-    /// neither: the task stays LEASED.
-    pub async fn complete_task(
-        &self,
-        lease: &Lease,
-        parts: &[NewPart],
-    ) -> Result<Recorded, StoreError> {
-        let mut tx = self.begin().await?;
-        let rows = sqlx::query(tx.sql(FINISH_TASK))
-            .bind(lease.job.as_str())
-            .bind(i64::from(lease.task.0))
-            .bind(stored(lease.fence.0)?)
-            .fetch_all(tx.connection())
-            .await?;
-        if rows.is_empty() && is_recorded(&mut tx, lease, parts).await? {
-            return Ok(Recorded::AlreadyRecorded);
-        }
-        exactly_one(rows.len() as u64, || lost(lease))?;
-        PartsOfTask::read(&rows[0])?.check(lease, parts)?;
-        for batch in values::slices(parts) {
-            insert_parts(&mut tx, lease, batch).await?;
-        }
-        tx.commit().await?;
-        self.wake.jobs_changed();
-        Ok(Recorded::Recorded)
-    }
-
     /// Ends a lease with a failure and decides what follows by
     /// [`chatvec_core::task::judge`]. A task that is given up fails its job
     /// with the task's error, and so do charged failures beyond
@@ -195,7 +130,8 @@ impl Store {
 }
 
 impl PartRow {
-    fn read(row: &AnyRow) -> Result<Self, StoreError> {
+    /// From the columns of `part`.
+    pub(super) fn read(row: &AnyRow) -> Result<Self, StoreError> {
         let crc64: i64 = decode::number(row, "crc64")?;
         Ok(Self {
             task: TaskOrdinal(decode::number(row, "task_no")?),
@@ -209,68 +145,6 @@ impl PartRow {
             },
         })
     }
-}
-
-impl PartsOfTask {
-    /// Nothing if the parts are those of the task, each once and in order.
-    fn check(self, lease: &Lease, parts: &[NewPart]) -> Result<(), StoreError> {
-        let found = parts.iter().map(|part| (part.file.0, part.part.0));
-        if found.eq((self.first..self.end).map(|part| (self.file, part))) {
-            return Ok(());
-        }
-        Err(StoreError::WrongParts {
-            job: lease.job.clone(),
-            task: lease.task,
-            file: self.file,
-            first: self.first,
-            end: self.end,
-        })
-    }
-}
-
-/// Inserts a batch of parts.
-async fn insert_parts(tx: &mut Tx, lease: &Lease, batch: &[NewPart]) -> Result<(), StoreError> {
-    let rows = values::rows(batch.len(), "$1, $2, ", 3, 6);
-    let mut query = sqlx::query(tx.sql(&format!("{INSERT_PARTS}{rows}")))
-        .bind(lease.job.as_str())
-        .bind(i64::from(lease.task.0));
-    for part in batch {
-        query = query
-            .bind(i64::from(part.file.0))
-            .bind(i64::from(part.part.0))
-            .bind(part.part_id.as_str())
-            .bind(part.crc64.0.cast_signed())
-            .bind(stored(part.bytes)?)
-            .bind(part.stats.as_slice());
-    }
-    query.execute(tx.connection()).await?;
-    Ok(())
-}
-
-/// Whether this very report, fence and parts, was recorded before.
-async fn is_recorded(tx: &mut Tx, lease: &Lease, parts: &[NewPart]) -> Result<bool, StoreError> {
-    let Some(done) = sqlx::query(tx.sql(DONE_UNDER_FENCE))
-        .bind(lease.job.as_str())
-        .bind(i64::from(lease.task.0))
-        .bind(stored(lease.fence.0)?)
-        .fetch_optional(tx.connection())
-        .await?
-    else {
-        return Ok(false);
-    };
-    let range = PartsOfTask::read(&done)?;
-    let rows = sqlx::query(tx.sql(PARTS_IN_RANGE))
-        .bind(lease.job.as_str())
-        .bind(i64::from(range.file))
-        .bind(i64::from(range.first))
-        .bind(i64::from(range.end))
-        .fetch_all(tx.connection())
-        .await?;
-    let recorded = rows
-        .iter()
-        .map(PartRow::read)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(recorded.iter().map(|row| &row.part).eq(parts))
 }
 
 /// Stores the failure on the task, counts it if its kind is charged, and locks

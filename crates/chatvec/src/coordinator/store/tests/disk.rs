@@ -188,5 +188,5 @@ fn every_column_of_the_schema_has_a_comment() {
         }
         previous = line;
     }
-    assert!(columns > 80);
+    assert!(columns > 70);
 }

@@ -14,7 +14,11 @@ mod reports;
 mod disk;
 mod model;
 
-/// Runs the named functions, each on a fresh store of every database.
+mod server;
+
+/// Runs the named functions, each on a fresh store of every database. On SQLite
+/// each is a test of its own; on Postgres one test runs all of a module, on one
+/// server: a server a test would take longer than the test.
 macro_rules! conformance {
     ($($test:ident),* $(,)?) => {
         mod sqlite {
@@ -30,6 +34,20 @@ macro_rules! conformance {
                     store.close().await;
                 }
             )*
+        }
+
+        mod postgres {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn all_of_it() {
+                let server = crate::coordinator::store::tests::server::Server::start().await;
+                $(
+                    // A failure's output ends with the name of what failed.
+                    println!("{}", stringify!($test));
+                    let store = server.fresh_store(stringify!($test)).await;
+                    super::$test(&store).await;
+                    store.close().await;
+                )*
+            }
         }
     };
 }
