@@ -1,29 +1,40 @@
 //! How a job is shown.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
+use chatvec_core::submission::{Priority, Tenant};
 use chatvec_core::task::FailureKind;
-use chatvec_proto::convert::{JobView, ProgressView, TimeMs};
+use chatvec_proto::convert::{Condition, JobView, ProgressView, ShareView, TimeMs};
 use serde::Serialize;
 
-use super::text::{printable, size, write_rows};
-use super::{Exit, Failure};
+use super::text::{counted, printable, size, whole_seconds, write_rows, write_table};
+use super::{Exit, Failure, output};
 
 /// A job in JSON. Sizes are bytes; times are UTC by RFC 3339.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct JobJson {
     job_id: String,
     request_id: String,
+    /// Whom it is accounted to.
+    tenant: String,
+    priority: u8,
+    labels: BTreeMap<String, String>,
     /// `PLANNING`, `QUEUED`, `RUNNING`, `COMMITTING`, `SUCCEEDED`, `FAILED`,
     /// `CANCELLING` or `CANCELLED`.
     state: JobState,
-    /// The output folder.
+    /// What holds it up, such as `WAITING_FOR_WORKERS`.
+    conditions: Vec<&'static str>,
+    /// Where the checkpoint is published.
     output: String,
     progress: ProgressJson,
     /// Why it failed.
     error: Option<ErrorJson>,
+    /// Empty until planned, and in a list.
+    warnings: Vec<Problem>,
     /// Raised at each change of state.
     revision: u64,
     created: String,
@@ -32,14 +43,32 @@ pub(super) struct JobJson {
     recipe: serde_json::Value,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 struct ProgressJson {
     bytes_total: u64,
     bytes_done: u64,
     tasks_total: u64,
-    tasks_done: u64,
+    tasks_ready: u64,
     tasks_leased: u64,
+    tasks_done: u64,
+    tasks_failed: u64,
+    tasks_cancelled: u64,
     retries: u64,
+    /// Over the last half minute.
+    bytes_per_second: f64,
+    /// At that rate; null where it cannot be told.
+    seconds_left: Option<f64>,
+    /// The most first.
+    workers: Vec<ShareJson>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct ShareJson {
+    worker_id: String,
+    hostname: String,
+    tasks_done: u64,
+    bytes_done: u64,
+    tasks_leased: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,36 +79,57 @@ struct ErrorJson {
 
 impl From<&JobView> for JobJson {
     fn from(job: &JobView) -> Self {
-        let ProgressView {
-            bytes_total,
-            bytes_done,
-            tasks_total,
-            tasks_done,
-            tasks_leased,
-            retries,
-        } = job.progress;
         let error = job.error.as_ref();
+        let conditions = job.conditions.iter().map(|condition| condition.name());
         Self {
             job_id: job.job.0.clone(),
             request_id: job.request.0.clone(),
+            tenant: job.tenant.to_string(),
+            priority: job.priority.number(),
+            labels: job
+                .labels
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             state: job.state,
+            conditions: conditions.collect(),
             output: job.recipe.output.url.clone(),
-            progress: ProgressJson {
-                bytes_total,
-                bytes_done,
-                tasks_total,
-                tasks_done,
-                tasks_leased,
-                retries,
-            },
+            progress: ProgressJson::from(&job.progress),
             error: error.map(|(kind, problems)| ErrorJson {
                 kind: *kind,
                 problems: problems.clone(),
             }),
+            warnings: job.warnings.clone(),
             revision: job.revision,
             created: utc(job.created),
             ended: job.ended.map(utc),
             recipe: job.recipe.to_value(),
+        }
+    }
+}
+
+impl From<&ProgressView> for ProgressJson {
+    fn from(progress: &ProgressView) -> Self {
+        let share = |share: &ShareView| ShareJson {
+            worker_id: share.worker.0.clone(),
+            hostname: share.hostname.clone(),
+            tasks_done: share.tasks_done,
+            bytes_done: share.bytes_done,
+            tasks_leased: share.tasks_leased,
+        };
+        Self {
+            bytes_total: progress.bytes_total,
+            bytes_done: progress.bytes_done,
+            tasks_total: progress.tasks_total,
+            tasks_ready: progress.tasks_ready,
+            tasks_leased: progress.tasks_leased,
+            tasks_done: progress.tasks_done,
+            tasks_failed: progress.tasks_failed,
+            tasks_cancelled: progress.tasks_cancelled,
+            retries: progress.retries,
+            bytes_per_second: progress.bytes_per_second,
+            seconds_left: progress.seconds_left,
+            workers: progress.workers.iter().map(share).collect(),
         }
     }
 }
@@ -108,6 +158,13 @@ pub(super) fn write(job: &JobView, out: &mut dyn Write) -> io::Result<()> {
         }
         rows.push(row("tasks", tasks));
     }
+    if let Some(pace) = pace(progress) {
+        rows.push(row("pace", pace));
+    }
+    for condition in &job.conditions {
+        rows.push(row("held up", held_up(*condition).to_owned()));
+    }
+    rows.extend(who(job).map(|(name, value)| row(name, value)));
     rows.push(row("created", utc(job.created)));
     if let Some(ended) = job.ended {
         rows.push(row("ended", utc(ended)));
@@ -122,7 +179,49 @@ pub(super) fn write(job: &JobView, out: &mut dyn Write) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    output::write_warnings(&job.warnings, out)?;
+    let shares: Vec<_> = progress.workers.iter().map(share_row).collect();
+    write_table(&counted(shares.len() as u64, "worker"), &shares, out)
+}
+
+/// Rate and time left; nothing where nothing moves.
+fn pace(progress: &ProgressView) -> Option<String> {
+    let left = Duration::try_from_secs_f64(progress.seconds_left?.ceil()).ok()?;
+    let rate = size(progress.bytes_per_second as u64);
+    Some(format!("{rate}/s, {} left", whole_seconds(left)))
+}
+
+fn held_up(condition: Condition) -> &'static str {
+    match condition {
+        Condition::WaitingForWorkers => "tasks wait, and no worker was seen for a minute",
+    }
+}
+
+/// What the client said of the job, as far as it said something.
+fn who(job: &JobView) -> impl Iterator<Item = (&'static str, String)> {
+    let labels: Vec<_> = job
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let tenant = (job.tenant != Tenant::default()).then(|| ("tenant", job.tenant.to_string()));
+    let priority =
+        (job.priority != Priority::default()).then(|| ("priority", job.priority.to_string()));
+    let labels = (!labels.is_empty()).then(|| ("labels", labels.join(" ")));
+    tenant.into_iter().chain(priority).chain(labels)
+}
+
+fn share_row(share: &ShareView) -> [String; 4] {
+    let name = match share.hostname.as_str() {
+        "" => share.worker.0.clone(),
+        hostname => format!("{hostname} {}", share.worker),
+    };
+    [
+        name,
+        counted(share.tasks_done, "task"),
+        size(share.bytes_done),
+        format!("{} running", share.tasks_leased),
+    ]
 }
 
 /// A line of a list of jobs: id, state, share, output, time.
@@ -161,7 +260,7 @@ fn percent(progress: &ProgressView) -> String {
 /// UTC by RFC 3339, to the second. The date is Howard Hinnant's
 /// `civil_from_days` (chrono-Compatible Low-Level Date Algorithms): years that
 /// begin in March put the leap day last.
-fn utc(time: TimeMs) -> String {
+pub(super) fn utc(time: TimeMs) -> String {
     let seconds = time.0.div_euclid(1000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let days = days + 719_468;
@@ -184,8 +283,9 @@ fn utc(time: TimeMs) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chatvec_core::ids::{JobId, RequestId};
+    use chatvec_core::ids::{JobId, RequestId, WorkerId};
     use chatvec_core::recipe::Recipe;
+    use chatvec_core::submission::Labels;
 
     use super::*;
 
@@ -204,11 +304,16 @@ mod tests {
                 tasks_total: 4,
                 tasks_done: 3,
                 tasks_leased: 1,
-                retries: 0,
+                ..ProgressView::default()
             },
             revision: 3,
             created: TimeMs(1_709_251_199_999),
             ended: None,
+            labels: Labels::default(),
+            priority: Priority::default(),
+            tenant: Tenant::default(),
+            warnings: Vec::new(),
+            conditions: Vec::new(),
         }
     }
 
@@ -251,6 +356,48 @@ failed: BAD_INPUT
     hint: give the folder
 ";
         assert_eq!(String::from_utf8(out).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_job_of_a_fleet_is_shown_with_its_pace_and_its_workers() {
+        let mut running = job(JobState::Running);
+        running.progress.bytes_per_second = 0.5;
+        running.progress.seconds_left = Some(2.0);
+        running.progress.workers = vec![ShareView {
+            worker: WorkerId("w1".to_owned()),
+            hostname: "gpu-3".to_owned(),
+            tasks_done: 3,
+            bytes_done: 1500,
+            tasks_leased: 1,
+        }];
+        running.tenant = Tenant::parse("team-a").unwrap();
+        running.priority = Priority::new(70).unwrap();
+        running.labels = Labels::parse([("model".to_owned(), "m1".to_owned())]).unwrap();
+        running.conditions = vec![Condition::WaitingForWorkers];
+        running.warnings = vec![Problem::new("chat", "is odd")];
+        let mut out = Vec::new();
+        write(&running, &mut out).unwrap();
+        let wanted = "job       j1
+state     RUNNING
+output    /out
+done      99%, 2.00 kB of 2.00 kB
+tasks     3 of 4 done, 1 running
+pace      0 B/s, 2 s left
+held up   tasks wait, and no worker was seen for a minute
+tenant    team-a
+priority  70
+labels    model=m1
+created   2024-02-29T23:59:59Z
+warning: chat: is odd
+
+1 worker
+  gpu-3 w1  3 tasks  1.50 kB  1 running
+";
+        assert_eq!(String::from_utf8(out).unwrap(), wanted);
+        let json = serde_json::to_value(JobJson::from(&running)).unwrap();
+        assert_eq!(json["labels"]["model"], "m1");
+        assert_eq!(json["conditions"][0], "WAITING_FOR_WORKERS");
+        assert_eq!(json["progress"]["workers"][0]["bytes_done"], 1500);
     }
 
     #[test]

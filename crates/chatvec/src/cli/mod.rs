@@ -15,6 +15,7 @@ mod size;
 mod state_home;
 
 mod job;
+mod label;
 mod remote;
 
 pub mod inspect;
@@ -26,10 +27,13 @@ pub mod serve;
 pub mod worker;
 
 pub mod cancel;
+pub mod delete;
 pub mod get;
 pub mod list;
 pub mod submit;
+pub mod tasks;
 pub mod watch;
+pub mod workers;
 
 pub use exit::{Exit, Failure};
 
@@ -54,6 +58,9 @@ enum Command {
     List(list::ListArgs),
     Watch(watch::WatchArgs),
     Cancel(cancel::CancelArgs),
+    Delete(delete::DeleteArgs),
+    Tasks(tasks::TasksArgs),
+    Workers(workers::WorkersArgs),
 }
 
 impl Cli {
@@ -74,6 +81,9 @@ impl Cli {
             Command::List(args) => list::run(&args),
             Command::Watch(args) => watch::run(&args),
             Command::Cancel(args) => cancel::run(&args),
+            Command::Delete(args) => delete::run(&args),
+            Command::Tasks(args) => tasks::run(&args),
+            Command::Workers(args) => workers::run(&args),
         }
     }
 }

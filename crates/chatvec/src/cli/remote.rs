@@ -4,11 +4,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use chatvec_core::ids::{JobId, RequestId};
-use chatvec_core::job::JobState;
+use chatvec_core::ids::JobId;
 use chatvec_core::problem::Problem;
-use chatvec_core::recipe::Recipe;
-use chatvec_proto::convert::{JobView, recipe_to_wire};
+use chatvec_proto::convert::{ConvertError, JobView, Submission, TaskView, WorkerView};
 use chatvec_proto::status::{Reason, problems_of};
 use chatvec_proto::v1::merge_service_client::MergeServiceClient;
 use chatvec_proto::{MESSAGE_BYTES_MAX, v1};
@@ -83,16 +81,8 @@ impl Remote {
     }
 
     /// Submits a job. A repeat with the same id finds the first job.
-    pub(super) async fn create(
-        &self,
-        request_id: &RequestId,
-        recipe: &Recipe,
-    ) -> Result<JobView, Failure> {
-        let message = v1::CreateJobRequest {
-            request_id: request_id.0.clone(),
-            recipe: Some(recipe_to_wire(recipe)),
-            ..v1::CreateJobRequest::default()
-        };
+    pub(super) async fn create(&self, submission: &Submission) -> Result<JobView, Failure> {
+        let message = v1::CreateJobRequest::from(submission);
         let call = |mut service: MergeServiceClient<_>, request| async move {
             service.create_job(request).await
         };
@@ -121,40 +111,74 @@ impl Remote {
         view(self.call(message, call).await?.job)
     }
 
-    /// The newest jobs in one of these states, or in any.
+    /// Removes the record of an ended job. A repeat finds none, so the call is
+    /// made once.
+    pub(super) async fn delete(&self, job: &JobId) -> Result<(), Failure> {
+        let mut request = Request::new(v1::DeleteJobRequest {
+            job_id: job.0.clone(),
+        });
+        request.set_timeout(DEADLINE);
+        let deleted = self.service.clone().delete_job(request).await;
+        deleted.map(drop).map_err(|status| self.failure(&status))
+    }
+
+    /// The newest jobs that are wanted.
     pub(super) async fn list(
         &self,
-        states: &[JobState],
+        wanted: &v1::ListJobsRequest,
         limit: usize,
     ) -> Result<Vec<JobView>, Failure> {
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.list_jobs(request).await
+        };
         let mut jobs = Vec::new();
-        let mut page_token = String::new();
+        let mut message = wanted.clone();
         loop {
-            let page_size = u32::try_from(limit - jobs.len())
-                .unwrap_or(PAGE_MAX)
-                .min(PAGE_MAX);
-            let states = states
-                .iter()
-                .map(|state| v1::JobState::from(*state).into())
-                .collect();
-            let message = v1::ListJobsRequest {
-                states,
-                page_size,
-                page_token,
-                ..v1::ListJobsRequest::default()
-            };
-            let call = |mut service: MergeServiceClient<_>, request| async move {
-                service.list_jobs(request).await
-            };
-            let page = self.call(message, call).await?;
+            message.page_size = page_size(limit - jobs.len());
+            let page = self.call(message.clone(), call).await?;
             for job in page.jobs {
                 jobs.push(view(Some(job))?);
             }
-            page_token = page.next_page_token;
-            if page_token.is_empty() || jobs.len() >= limit {
+            message.page_token = page.next_page_token;
+            if message.page_token.is_empty() || jobs.len() >= limit {
                 return Ok(jobs);
             }
         }
+    }
+
+    /// The tasks of a job that are wanted, in order.
+    pub(super) async fn tasks(
+        &self,
+        wanted: &v1::ListTasksRequest,
+        limit: usize,
+    ) -> Result<Vec<TaskView>, Failure> {
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.list_tasks(request).await
+        };
+        let mut tasks = Vec::new();
+        let mut message = wanted.clone();
+        loop {
+            message.page_size = page_size(limit - tasks.len());
+            let page = self.call(message.clone(), call).await?;
+            for task in page.tasks {
+                tasks.push(TaskView::try_from(task).map_err(unreadable)?);
+            }
+            message.page_token = page.next_page_token;
+            if message.page_token.is_empty() || tasks.len() >= limit {
+                return Ok(tasks);
+            }
+        }
+    }
+
+    /// The workers that were seen within so many seconds.
+    pub(super) async fn workers(&self, seen_within_s: u32) -> Result<Vec<WorkerView>, Failure> {
+        let message = v1::ListWorkersRequest { seen_within_s };
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.list_workers(request).await
+        };
+        let workers = self.call(message, call).await?.workers.into_iter();
+        let views = workers.map(WorkerView::try_from).collect::<Result<_, _>>();
+        views.map_err(unreadable)
     }
 
     /// Follows a job to its end, and gives it as it is then. A stream that
@@ -249,8 +273,19 @@ fn failure(address: &str, status: &Status) -> Failure {
     }
     let exit = match Reason::of(status) {
         Some(Reason::BadRequest | Reason::RequestIdReused | Reason::JobNotFound) => Exit::BadInput,
-        Some(Reason::CommitInProgress | Reason::JobEnded | Reason::Internal) => Exit::Failed,
-        Some(Reason::Unavailable) => Exit::TryAgain,
+        Some(
+            Reason::CommitInProgress
+            | Reason::JobEnded
+            | Reason::ProtocolVersion
+            | Reason::Internal,
+        ) => Exit::Failed,
+        Some(
+            Reason::OutputInUse
+            | Reason::TenantLimit
+            | Reason::JobActive
+            | Reason::DeadlineExceeded
+            | Reason::Unavailable,
+        ) => Exit::TryAgain,
         None if is_passing(status) => Exit::TryAgain,
         None => Exit::Failed,
     };
@@ -264,6 +299,8 @@ fn failure(address: &str, status: &Status) -> Failure {
             .with_hint(
                 "give another name; the same name finds the first job with its own recipe alone",
             ),
+        (_, Some(Reason::OutputInUse)) => Problem::new("output.url", status.message())
+            .with_hint("wait for that job's end, cancel it, or give another output"),
         _ => Problem::new(address, status.message()),
     };
     Failure::Problems {
@@ -301,27 +338,41 @@ fn pause(failures: u32) -> Duration {
 }
 
 fn view(job: Option<v1::Job>) -> Result<JobView, Failure> {
-    let view = JobView::try_from(job.unwrap_or_default()).map_err(anyhow::Error::from);
-    Ok(view.map_err(|error| {
-        error.context("the coordinator's answer cannot be read: is it of another version?")
-    })?)
+    JobView::try_from(job.unwrap_or_default()).map_err(unreadable)
+}
+
+fn unreadable(error: ConvertError) -> Failure {
+    let error = anyhow::Error::from(error);
+    error
+        .context("the coordinator's answer cannot be read: is it of another version?")
+        .into()
+}
+
+fn page_size(wanted: usize) -> u32 {
+    u32::try_from(wanted).unwrap_or(PAGE_MAX).min(PAGE_MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use chatvec_proto::status::bad_recipe;
+    use chatvec_proto::status::bad_request;
 
     use super::*;
 
     #[test]
     fn each_status_has_its_exit_code() {
         for (status, exit) in [
-            (bad_recipe(&[Problem::new("cp", "missing")]), Exit::BadInput),
+            (
+                bad_request(&[Problem::new("cp", "missing")]),
+                Exit::BadInput,
+            ),
             (Reason::BadRequest.status("x"), Exit::BadInput),
             (Reason::JobNotFound.status("x"), Exit::BadInput),
             (Reason::RequestIdReused.status("x"), Exit::BadInput),
             (Reason::CommitInProgress.status("x"), Exit::Failed),
             (Reason::JobEnded.status("x"), Exit::Failed),
+            (Reason::OutputInUse.status("x"), Exit::TryAgain),
+            (Reason::TenantLimit.status("x"), Exit::TryAgain),
+            (Reason::JobActive.status("x"), Exit::TryAgain),
             (Reason::Internal.status("x"), Exit::Failed),
             (Reason::Unavailable.status("x"), Exit::TryAgain),
             (Status::unavailable("x"), Exit::TryAgain),

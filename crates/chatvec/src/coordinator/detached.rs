@@ -38,16 +38,30 @@ pub(super) async fn detached<T: Send + 'static>(
 /// coordinator's own trouble.
 pub(super) fn status(error: &StoreError) -> Status {
     use chatvec_core::job::JobState;
+    let message = error.to_string();
     match error {
-        StoreError::RequestIdReused { .. } => Reason::RequestIdReused.status(error.to_string()),
-        StoreError::JobNotFound(_) | StoreError::TaskNotFound { .. } => {
-            Reason::JobNotFound.status(error.to_string())
+        StoreError::RequestIdReused { request } => {
+            Reason::RequestIdReused.status_of("request_id", request.as_str(), message)
         }
-        StoreError::WrongState {
-            state: JobState::Committing,
-            ..
-        } => Reason::CommitInProgress.status(format!("{error}: the point of no return has passed")),
-        StoreError::WrongState { .. } => Reason::JobEnded.status(error.to_string()),
+        StoreError::OutputInUse { job, .. } => {
+            Reason::OutputInUse.status_of("job_id", job.as_str(), message)
+        }
+        StoreError::TenantFull { tenant, .. } => {
+            Reason::TenantLimit.status_of("tenant", tenant.as_str(), message)
+        }
+        StoreError::JobNotFound(job) | StoreError::TaskNotFound { job, .. } => {
+            Reason::JobNotFound.status_of("job_id", job.as_str(), message)
+        }
+        StoreError::WrongState { job, state } if *state == JobState::Committing => {
+            let message = format!("{message}: the point of no return has passed");
+            Reason::CommitInProgress.status_of("job_id", job.as_str(), message)
+        }
+        StoreError::WrongState { job, .. } => {
+            Reason::JobEnded.status_of("job_id", job.as_str(), message)
+        }
+        StoreError::JobActive { job, .. } => {
+            Reason::JobActive.status_of("job_id", job.as_str(), message)
+        }
         StoreError::WrongParts { .. } => Reason::BadRequest.status(error.to_string()),
         _ if error.is_closed() => {
             Reason::Unavailable.status("the coordinator is stopping; try again")

@@ -1,46 +1,39 @@
-//! The clients' service: submit, look, cancel, watch.
+//! The clients' service: submit, look, cancel, watch, plan.
 
+use std::path::Path;
 use std::pin::Pin;
-use std::time::Duration;
 
-use chatvec_core::ids::{JobId, RequestId};
+use chatvec_core::ids::{JobId, TaskOrdinal};
 use chatvec_core::problem::Problem;
-use chatvec_core::submission::{Labels, Priority, Tenant};
-use chatvec_proto::convert::{JobView, ProgressView, job_state, recipe_from_wire};
-use chatvec_proto::status::{Reason, bad_recipe};
+use chatvec_core::recipe::Recipe;
+use chatvec_proto::convert::{JobView, JobsWanted, Page, Submission, TasksWanted, TimeMs, page};
+use chatvec_proto::status::bad_request;
 use chatvec_proto::v1;
 use chatvec_proto::v1::merge_service_server::MergeService;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use super::detached::{detached, status};
+use super::detached::detached;
+use super::dry_run::DryRuns;
+use super::feed::Watched;
 use super::store::{Created, JobFilter, JobPage, NewJob, Store};
-use super::view::{job_view, view_of};
+use super::view::{job_view, page_of_tasks, view_of, views_of, worker_views};
 use crate::identity;
 use crate::storage::Location;
 use crate::telemetry;
 
-/// A watcher is told of progress at most this often; changes of state at once.
-const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
-/// Between two looks at the store for one watcher, at least.
-const LOOK_PERIOD: Duration = Duration::from_millis(10);
-/// Jobs on a page where the client names no number.
-const PAGE_SIZE_DEFAULT: u32 = 50;
-/// Most jobs on a page.
-const PAGE_SIZE_MAX: u32 = 500;
+/// How long ago a worker was seen that is listed where the client names no
+/// time, in seconds.
+const SEEN_WITHIN_S: u32 = 300;
 
 /// The service's state.
 #[derive(Debug, Clone)]
 pub(super) struct MergeApi {
     pub(super) store: Store,
-    /// Cancelled when the coordinator stops: streams end.
-    pub(super) stopping: CancellationToken,
+    pub(super) watched: Watched,
+    pub(super) dry_runs: DryRuns,
 }
 
 #[tonic::async_trait]
@@ -60,7 +53,9 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
-        let view = self.view(JobId(request.into_inner().job_id)).await?;
+        let store = self.store.clone();
+        let job = JobId(request.into_inner().job_id);
+        let view = detached(async move { job_view(&store, &job).await }).await?;
         Ok(Response::new(v1::GetJobResponse {
             job: Some(view.into()),
         }))
@@ -70,38 +65,19 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let request = request.into_inner();
-        let states = request.states.iter().map(|state| job_state(*state));
-        let states = states
-            .collect::<Result<_, _>>()
-            .map_err(|error| Reason::BadRequest.status(error.to_string()))?;
-        let limit = match request.page_size {
-            0 => PAGE_SIZE_DEFAULT,
-            size => size.min(PAGE_SIZE_MAX),
-        };
-        let filter = JobFilter {
-            states,
-            limit,
-            page_after: page_after(&request.page_token)?,
-            ..JobFilter::default()
-        };
+        let wanted = checked::<JobsWanted, _>(request)?;
+        let limit = wanted.page.limit;
+        let filter = job_filter(wanted);
         let store = self.store.clone();
-        let (views, next_page_token) = detached(async move {
+        let views = detached(async move {
             let rows = store.jobs(&filter).await?;
-            let full = rows.len() == limit as usize;
-            let next = rows
-                .last()
-                .filter(|_| full)
-                .map(|row| format!("{}/{}", row.created_at_ms, row.job_id));
-            let mut views = Vec::with_capacity(rows.len());
-            for row in rows {
-                views.push(view_of(&store, row).await?);
-            }
-            Ok((views, next.unwrap_or_default()))
+            views_of(&store, rows).await
         })
         .await?;
+        let token = |view: &JobView| Page::<(TimeMs, JobId)>::token(view.created, &view.job);
+        let (jobs, next_page_token) = page(views, limit, token);
         Ok(Response::new(v1::ListJobsResponse {
-            jobs: views.into_iter().map(Into::into).collect(),
+            jobs,
             next_page_token,
         }))
     }
@@ -123,34 +99,6 @@ impl MergeService for MergeApi {
         }))
     }
 
-    async fn delete_job(
-        &self,
-        _request: Request<v1::DeleteJobRequest>,
-    ) -> Result<Response<v1::DeleteJobResponse>, Status> {
-        Err(Status::unimplemented("under construction"))
-    }
-
-    async fn plan_job(
-        &self,
-        _request: Request<v1::PlanJobRequest>,
-    ) -> Result<Response<v1::PlanJobResponse>, Status> {
-        Err(Status::unimplemented("under construction"))
-    }
-
-    async fn list_tasks(
-        &self,
-        _request: Request<v1::ListTasksRequest>,
-    ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        Err(Status::unimplemented("under construction"))
-    }
-
-    async fn list_workers(
-        &self,
-        _request: Request<v1::ListWorkersRequest>,
-    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        Err(Status::unimplemented("under construction"))
-    }
-
     type WatchJobStream = Pin<Box<dyn Stream<Item = Result<v1::WatchJobResponse, Status>> + Send>>;
 
     async fn watch_job(
@@ -159,11 +107,61 @@ impl MergeService for MergeApi {
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let request = request.into_inner();
         let job = JobId(request.job_id);
-        // An unknown job is an error of the call, not of the stream.
-        self.view(job.clone()).await?;
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(watch(self.clone(), job, request.after_revision, sender));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let stream = self.watched.stream(&job, request.after_revision).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn delete_job(
+        &self,
+        request: Request<v1::DeleteJobRequest>,
+    ) -> Result<Response<v1::DeleteJobResponse>, Status> {
+        let store = self.store.clone();
+        let job = JobId(request.into_inner().job_id);
+        let deleted = job.clone();
+        detached(async move { store.delete_job(&job).await }).await?;
+        tracing::info!(job.id = %deleted, "job deleted by request");
+        Ok(Response::new(v1::DeleteJobResponse {}))
+    }
+
+    async fn plan_job(
+        &self,
+        request: Request<v1::PlanJobRequest>,
+    ) -> Result<Response<v1::PlanJobResponse>, Status> {
+        let recipe = checked::<Recipe, _>(request)?;
+        absolute_urls(&recipe)?;
+        let view = self.dry_runs.plan(recipe).await?;
+        Ok(Response::new(view.into()))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let wanted = checked::<TasksWanted, _>(request)?;
+        let limit = wanted.page.limit;
+        let store = self.store.clone();
+        let views = detached(async move { page_of_tasks(&store, &wanted).await }).await?;
+        let (tasks, next_page_token) =
+            page(views, limit, |view| Page::<TaskOrdinal>::token(view.task));
+        Ok(Response::new(v1::ListTasksResponse {
+            tasks,
+            next_page_token,
+        }))
+    }
+
+    async fn list_workers(
+        &self,
+        request: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let seen_within_s = match request.into_inner().seen_within_s {
+            0 => SEEN_WITHIN_S,
+            seconds => seconds,
+        };
+        let store = self.store.clone();
+        let views = detached(async move { worker_views(&store, seen_within_s).await }).await?;
+        Ok(Response::new(v1::ListWorkersResponse {
+            workers: views.into_iter().map(Into::into).collect(),
+        }))
     }
 }
 
@@ -174,30 +172,26 @@ impl MergeApi {
         request: v1::CreateJobRequest,
         traceparent: Option<String>,
     ) -> Result<v1::CreateJobResponse, Status> {
-        let wire = request
-            .recipe
-            .ok_or_else(|| Reason::BadRequest.status("field `recipe` is missing"))?;
-        let recipe = recipe_from_wire(&wire)
-            .map_err(|problems| bad_recipe(&problems))?
-            .recipe;
-        let relative = relative_urls(&recipe);
-        if !relative.is_empty() {
-            return Err(bad_recipe(&relative));
-        }
-        let request_id = match request.request_id {
-            empty if empty.is_empty() => identity::request_id(),
-            named => RequestId(named),
-        };
+        let submission =
+            Submission::try_from(request).map_err(|problems| bad_request(&problems))?;
+        absolute_urls(&submission.recipe)?;
+        let Submission {
+            request,
+            recipe,
+            labels,
+            priority,
+            tenant,
+        } = submission;
         let new = NewJob {
             job_id: identity::job_id(),
-            request_id,
-            tenant: Tenant::default(),
-            priority: Priority::default(),
-            labels: Labels::default(),
+            request_id: request.unwrap_or_else(identity::request_id),
+            tenant,
+            priority,
+            labels,
             recipe_json: recipe.to_value().to_string(),
             recipe_digest: recipe.digest(),
-            output_url: recipe.output.url.clone(),
-            output_key: recipe.output.url.trim_end_matches('/').to_owned(),
+            output_key: output_key(&recipe)?,
+            output_url: recipe.output.url,
             traceparent: traceparent.or_else(telemetry::traceparent),
         };
         let store = self.store.clone();
@@ -215,85 +209,44 @@ impl MergeApi {
             job: Some(view.into()),
         })
     }
+}
 
-    async fn view(&self, job: JobId) -> Result<JobView, Status> {
-        let store = self.store.clone();
-        detached(async move { job_view(&store, &job).await }).await
+/// The valid request, or a status with all that is wrong with it.
+fn checked<V, M>(request: Request<M>) -> Result<V, Status>
+where
+    V: TryFrom<M, Error = Vec<Problem>>,
+{
+    V::try_from(request.into_inner()).map_err(|problems| bad_request(&problems))
+}
+
+fn job_filter(wanted: JobsWanted) -> JobFilter {
+    let page_after = wanted.page.after.map(|(created, job_id)| JobPage {
+        created_at_ms: created.0,
+        job_id,
+    });
+    JobFilter {
+        states: wanted.states,
+        labels: wanted.labels,
+        tenant: wanted.tenant,
+        limit: wanted.page.limit,
+        page_after,
     }
 }
 
-/// Sends the job at each change until it ends, the client goes away or the
-/// coordinator stops.
-async fn watch(
-    api: MergeApi,
-    job: JobId,
-    after_revision: u64,
-    sender: mpsc::Sender<Result<v1::WatchJobResponse, Status>>,
-) {
-    let mut changed = api.store.jobs_changed();
-    let mut seen = Seen {
-        revision: after_revision,
-        progress: None,
-        at: Instant::now(),
-    };
-    loop {
-        changed.borrow_and_update();
-        let view = match job_view(&api.store, &job).await {
-            Ok(view) => view,
-            Err(error) => {
-                // The client may have gone; then there is nobody to tell.
-                let _gone = sender.send(Err(status(&error))).await;
-                return;
-            }
-        };
-        let ended = view.state.is_terminal();
-        if seen.is_news(&view) || ended {
-            seen = Seen {
-                revision: view.revision,
-                progress: Some(view.progress),
-                at: Instant::now(),
-            };
-            let message = v1::WatchJobResponse {
-                job: Some(view.into()),
-            };
-            if sender.send(Ok(message)).await.is_err() || ended {
-                return;
-            }
-        }
-        tokio::select! {
-            () = sender.closed() => return,
-            () = api.stopping.cancelled() => return,
-            () = tokio::time::sleep(PROGRESS_PERIOD) => continue,
-            _ = changed.changed() => {}
-        }
-        // Many tasks may end at once; a look at the store serves them all.
-        tokio::time::sleep(LOOK_PERIOD).await;
-    }
-}
-
-/// What a watcher was told last.
-struct Seen {
-    revision: u64,
-    progress: Option<ProgressView>,
-    at: Instant,
-}
-
-impl Seen {
-    /// A change of state is told at once, progress not too often, and the first
-    /// progress after a quiet time at once.
-    fn is_news(&self, view: &JobView) -> bool {
-        let is_quiet = self.at.elapsed() >= PROGRESS_PERIOD;
-        match self.progress {
-            None => view.revision != self.revision,
-            Some(progress) => {
-                view.revision != self.revision || (progress != view.progress && is_quiet)
-            }
-        }
-    }
+/// The one name of the output, by which no two jobs write to it.
+fn output_key(recipe: &Recipe) -> Result<String, Status> {
+    let location = Location::parse(&recipe.output.url, Path::new("/"));
+    location.map(|location| location.key()).map_err(|error| {
+        let problems = error.problems().into_iter().map(|problem| Problem {
+            subject: "output.url".to_owned(),
+            ..problem
+        });
+        bad_request(&problems.collect::<Vec<_>>())
+    })
 }
 
 /// A service has no current folder that its clients could mean.
-fn relative_urls(recipe: &chatvec_core::recipe::Recipe) -> Vec<Problem> {
+fn absolute_urls(recipe: &Recipe) -> Result<(), Status> {
     let inputs = recipe.vectors.iter().enumerate().flat_map(|(i, vector)| {
         [
             (format!("vectors[{i}].chat"), &vector.chat),
@@ -306,7 +259,7 @@ fn relative_urls(recipe: &chatvec_core::recipe::Recipe) -> Vec<Problem> {
         &recipe.output.url,
     )));
     let relative = all.filter(|(_, url)| !Location::is_absolute(url));
-    relative
+    let problems: Vec<_> = relative
         .map(|(path, url)| {
             Problem::new(
                 path,
@@ -314,23 +267,10 @@ fn relative_urls(recipe: &chatvec_core::recipe::Recipe) -> Vec<Problem> {
             )
             .with_hint("`chatvec submit` makes the paths of a recipe absolute")
         })
-        .collect()
-}
-
-fn page_after(token: &str) -> Result<Option<JobPage>, Status> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let parsed = token.split_once('/').and_then(|(created, job)| {
-        Some(JobPage {
-            created_at_ms: created.parse().ok()?,
-            job_id: JobId(job.to_owned()),
-        })
-    });
-    match parsed {
-        Some(page) => Ok(Some(page)),
-        None => {
-            Err(Reason::BadRequest.status(format!("`{token}` is no page token of this service")))
-        }
+        .collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(bad_request(&problems))
     }
 }

@@ -4,7 +4,9 @@
 //! below look there again after every wake-up and every period.
 
 mod detached;
+mod dry_run;
 mod epoch;
+mod feed;
 mod finalizer;
 mod janitor;
 mod merge_api;
@@ -22,7 +24,7 @@ use chatvec_core::plan::PartSize;
 use chatvec_core::problem::Problem;
 use chatvec_proto::v1::merge_service_server::MergeServiceServer;
 use chatvec_proto::v1::worker_service_server::WorkerServiceServer;
-use chatvec_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX};
+use chatvec_proto::{CLIENT_MESSAGE_BYTES_MAX, DESCRIPTORS, MESSAGE_BYTES_MAX};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -134,17 +136,24 @@ impl Coordinator {
 
     /// Both services, health and reflection.
     pub fn routes(&self) -> Routes {
-        let Resources { store, options, .. } = &self.resources;
+        let Resources {
+            store,
+            storage,
+            options,
+            ..
+        } = &self.resources;
         let merge = MergeServiceServer::new(merge_api::MergeApi {
             store: store.clone(),
-            stopping: self.stopping.clone(),
+            watched: feed::Watched::new(store.clone(), self.stopping.clone()),
+            dry_runs: dry_run::DryRuns::new(storage.clone(), options.part_size),
         })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let worker = WorkerServiceServer::new(worker_api::WorkerApi {
             store: store.clone(),
             options: *options,
             stopping: self.stopping.clone(),
+            woken: worker_api::Woken::default(),
         })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

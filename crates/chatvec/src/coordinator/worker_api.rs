@@ -1,13 +1,16 @@
 //! The workers' service: leases out, reports in.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chatvec_core::ids::{Crc64, FileOrdinal, PartOrdinal, WorkerId};
 use chatvec_core::task::{Lease, TaskFailure};
 use chatvec_proto::convert::{decode_spec, encode_sums};
 use chatvec_proto::status::Reason;
-use chatvec_proto::v1;
 use chatvec_proto::v1::worker_service_server::WorkerService;
+use chatvec_proto::{PROTOCOL_VERSION, v1};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -19,9 +22,12 @@ use super::store::{
 };
 use crate::identity;
 
-/// Between two looks at the job table while a worker waits. Wake-ups inside
-/// this process come at once; this is for tasks whose back-off ends.
-const POLL_PERIOD: Duration = Duration::from_secs(1);
+/// Between two looks at the job table while a worker waits, at most. Wake-ups
+/// come at once; this is for tasks whose back-off ends, and for wake-ups that
+/// were lost.
+const POLL_PERIOD: Duration = Duration::from_secs(5);
+/// Workers that look at the job table at once after a wake-up.
+const LOOKS_MAX: usize = 4;
 /// Longest that an acquire call is held open, as a share of the lease. A worker
 /// counts its lease from before the call, so waiting uses the lease up.
 const WAITS_PER_LEASE: u32 = 6;
@@ -33,6 +39,25 @@ pub(super) struct WorkerApi {
     pub(super) options: CoordinatorOptions,
     /// Cancelled when the coordinator stops: waiting calls return empty.
     pub(super) stopping: CancellationToken,
+    pub(super) woken: Woken,
+}
+
+/// The workers that wait and that one wake-up wakes all at once. They look for
+/// tasks a few at a time, and when one finds none the others need not look.
+#[derive(Debug, Clone)]
+pub(super) struct Woken {
+    turns: Arc<Semaphore>,
+    /// The last wake-up of which nothing is left.
+    used_up: Arc<AtomicU64>,
+}
+
+impl Default for Woken {
+    fn default() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(LOOKS_MAX)),
+            used_up: Arc::default(),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -48,27 +73,27 @@ impl WorkerService for WorkerApi {
             .min(self.options.lease_duration_ms / WAITS_PER_LEASE);
         let deadline = Instant::now() + Duration::from_millis(u64::from(wait_ms));
         let mut ready = self.store.tasks_ready();
-        loop {
-            ready.borrow_and_update();
-            let tasks = match self.stopping.is_cancelled() {
-                // Nobody would renew the leases.
-                true => Vec::new(),
-                false => self.acquire(worker.clone(), request.max_tasks).await?,
-            };
-            let now = Instant::now();
-            if !tasks.is_empty() || now >= deadline || self.stopping.is_cancelled() {
-                let lease_duration_ms = self.options.lease_duration_ms;
-                return Ok(Response::new(v1::AcquireTasksResponse {
-                    tasks,
-                    lease_duration_ms,
-                }));
-            }
+        let mut wake = *ready.borrow_and_update();
+        let mut tasks = self.look(&worker, request.max_tasks, wake).await?;
+        while tasks.is_empty() && Instant::now() < deadline && !self.stopping.is_cancelled() {
+            // Workers that began together do not look together for ever.
+            let poll = Instant::now() + POLL_PERIOD.mul_f64(0.75 + identity::jitter() / 4.0);
             tokio::select! {
-                _ = ready.changed() => {}
-                () = tokio::time::sleep_until(deadline.min(now + POLL_PERIOD)) => {}
+                _ = ready.changed() => {
+                    wake = *ready.borrow_and_update();
+                    tasks = self.look_after_wake(&worker, request.max_tasks, wake).await?;
+                }
+                () = tokio::time::sleep_until(poll) => {
+                    tasks = self.look(&worker, request.max_tasks, wake).await?;
+                }
+                () = tokio::time::sleep_until(deadline) => {}
                 () = self.stopping.cancelled() => {}
             }
         }
+        Ok(Response::new(v1::AcquireTasksResponse {
+            tasks,
+            lease_duration_ms: self.options.lease_duration_ms,
+        }))
     }
 
     async fn heartbeat(
@@ -77,6 +102,7 @@ impl WorkerService for WorkerApi {
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let request = request.into_inner();
         let worker = worker_info(request.worker)?.worker_id;
+        let is_draining = request.draining;
         let mut beats = Vec::with_capacity(request.beats.len());
         for beat in request.beats {
             beats.push(Beat {
@@ -86,8 +112,13 @@ impl WorkerService for WorkerApi {
         }
         let store = self.store.clone();
         let lease_ms = i64::from(self.options.lease_duration_ms);
-        let answers =
-            detached(async move { store.heartbeat(&worker, &beats, lease_ms).await }).await?;
+        let answers = detached(async move {
+            if is_draining {
+                store.stop_worker(&worker).await?;
+            }
+            store.heartbeat(&worker, &beats, lease_ms).await
+        })
+        .await?;
         let directive = |answer| match answer {
             BeatAnswer::Extended => v1::BeatDirective::Continue.into(),
             BeatAnswer::Lost => v1::BeatDirective::Lost.into(),
@@ -103,13 +134,18 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::ReportTasksRequest>,
     ) -> Result<Response<v1::ReportTasksResponse>, Status> {
-        let mut results = Vec::new();
-        for report in request.into_inner().reports {
-            let store = self.store.clone();
-            let report = Report::try_from(report)?;
-            let recorded = detached(async move { report.record(&store).await }).await?;
-            results.push(recorded.into());
-        }
+        let reports = request.into_inner().reports.into_iter();
+        let reports: Vec<Report> = reports.map(Report::try_from).collect::<Result<_, _>>()?;
+        let store = self.store.clone();
+        // What is recorded when one fails counts: the worker repeats them all.
+        let results = detached(async move {
+            let mut results = Vec::with_capacity(reports.len());
+            for report in reports {
+                results.push(report.record(&store).await?.into());
+            }
+            Ok(results)
+        })
+        .await?;
         Ok(Response::new(v1::ReportTasksResponse { results }))
     }
 
@@ -117,22 +153,56 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::ReleaseTasksRequest>,
     ) -> Result<Response<v1::ReleaseTasksResponse>, Status> {
-        for given_back in request.into_inner().leases {
-            let store = self.store.clone();
-            let release = async move {
+        let leases = request.into_inner().leases;
+        let store = self.store.clone();
+        detached(async move {
+            for given_back in leases {
                 match store.release_task(&given_back.into()).await {
                     // Somebody else has it, or nobody: either way it is given back.
-                    Err(StoreError::LeaseLost { .. }) => Ok(()),
-                    outcome => outcome,
+                    Ok(()) | Err(StoreError::LeaseLost { .. }) => {}
+                    Err(error) => return Err(error),
                 }
-            };
-            detached(release).await?;
-        }
+            }
+            Ok(())
+        })
+        .await?;
         Ok(Response::new(v1::ReleaseTasksResponse {}))
     }
 }
 
 impl WorkerApi {
+    /// Looks for tasks after a wake-up that woke other workers too.
+    async fn look_after_wake(
+        &self,
+        worker: &WorkerInfo,
+        max_tasks: u32,
+        wake: u64,
+    ) -> Result<Vec<v1::LeasedTask>, Status> {
+        let _turn = self.woken.turns.acquire().await;
+        if self.woken.used_up.load(Ordering::Relaxed) >= wake {
+            return Ok(Vec::new());
+        }
+        self.look(worker, max_tasks, wake).await
+    }
+
+    /// Looks for tasks, but for a coordinator that stops: nobody would renew
+    /// the leases.
+    async fn look(
+        &self,
+        worker: &WorkerInfo,
+        max_tasks: u32,
+        wake: u64,
+    ) -> Result<Vec<v1::LeasedTask>, Status> {
+        if self.stopping.is_cancelled() {
+            return Ok(Vec::new());
+        }
+        let tasks = self.acquire(worker.clone(), max_tasks).await?;
+        if tasks.is_empty() {
+            self.woken.used_up.fetch_max(wake, Ordering::Relaxed);
+        }
+        Ok(tasks)
+    }
+
     async fn acquire(
         &self,
         worker: WorkerInfo,
@@ -240,6 +310,14 @@ fn new_part(file: FileOrdinal, part: v1::FinishedPart) -> NewPart {
 
 fn worker_info(worker: Option<v1::Worker>) -> Result<WorkerInfo, Status> {
     match worker {
+        Some(worker) if worker.protocol_version != PROTOCOL_VERSION => {
+            let message = format!(
+                "worker `{}` of chatvec {} speaks protocol version {}, expected {PROTOCOL_VERSION}: \
+                 run the same version of chatvec everywhere",
+                worker.worker_id, worker.version, worker.protocol_version
+            );
+            Err(Reason::ProtocolVersion.status_of("worker_id", &worker.worker_id, message))
+        }
         Some(worker) if !worker.worker_id.is_empty() => Ok(WorkerInfo {
             worker_id: WorkerId(worker.worker_id),
             hostname: worker.hostname,

@@ -77,6 +77,14 @@ pub enum StoreError {
         /// The job that uses it.
         job: JobId,
     },
+    /// The job has not ended, or has left something that is not removed yet.
+    #[error("job `{job}` is {state}, and what it left in storage is not removed yet")]
+    JobActive {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+    },
     /// No such job.
     #[error("job `{0}` not found")]
     JobNotFound(JobId),

@@ -49,6 +49,7 @@ mod cancel;
 mod commit;
 mod reap;
 
+mod overview;
 mod progress;
 
 #[cfg(test)]
@@ -69,6 +70,7 @@ pub use error::StoreError;
 pub use job::{JobError, JobRow};
 pub use lease::{Acquired, Beat, BeatAnswer};
 pub use list::{JobFilter, JobPage};
+pub use overview::{Pace, TaskFilter, WorkerShare};
 pub use plan::{NewPlan, NewTask};
 pub use progress::Progress;
 pub use reap::Reaped;

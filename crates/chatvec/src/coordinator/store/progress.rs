@@ -3,6 +3,7 @@
 
 use chatvec_core::ids::JobId;
 use chatvec_core::task::TaskState;
+use sqlx::any::AnyRow;
 
 use super::{Store, StoreError, decode};
 
@@ -46,24 +47,30 @@ impl Store {
             .await?;
         let mut sum = Progress::default();
         for row in &rows {
-            let tasks = decode::number(row, "tasks")?;
-            let bytes: u64 = decode::number(row, "bytes")?;
-            match decode::name(row, "state")? {
-                TaskState::Ready => sum.ready = tasks,
-                TaskState::Leased => {
-                    sum.leased = tasks;
-                    sum.bytes_leased_progress = decode::number(row, "progress")?;
-                }
-                TaskState::Done => {
-                    sum.done = tasks;
-                    sum.bytes_done = bytes;
-                }
-                TaskState::Failed => sum.failed = tasks,
-                TaskState::Cancelled => sum.cancelled = tasks,
-            }
-            sum.bytes_total += bytes;
-            sum.retries += decode::number::<u64>(row, "retries")?;
+            add_state(&mut sum, row)?;
         }
         Ok(sum)
     }
+}
+
+/// Adds the row of one state: its tasks, their bytes, progress and retries.
+pub(super) fn add_state(sum: &mut Progress, row: &AnyRow) -> Result<(), StoreError> {
+    let tasks = decode::number(row, "tasks")?;
+    let bytes: u64 = decode::number(row, "bytes")?;
+    match decode::name(row, "state")? {
+        TaskState::Ready => sum.ready = tasks,
+        TaskState::Leased => {
+            sum.leased = tasks;
+            sum.bytes_leased_progress = decode::number(row, "progress")?;
+        }
+        TaskState::Done => {
+            sum.done = tasks;
+            sum.bytes_done = bytes;
+        }
+        TaskState::Failed => sum.failed = tasks,
+        TaskState::Cancelled => sum.cancelled = tasks,
+    }
+    sum.bytes_total += bytes;
+    sum.retries += decode::number::<u64>(row, "retries")?;
+    Ok(())
 }

@@ -261,7 +261,7 @@ impl PartsOfTask {
 }
 
 impl TaskRow {
-    fn read(row: &AnyRow) -> Result<Self, StoreError> {
+    pub(super) fn read(row: &AnyRow) -> Result<Self, StoreError> {
         Ok(Self {
             task: TaskOrdinal(decode::number(row, "task_no")?),
             file: FileOrdinal(decode::number(row, "file_no")?),

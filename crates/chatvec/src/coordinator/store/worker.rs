@@ -26,10 +26,14 @@ pub struct WorkerInfo {
 pub struct WorkerRow {
     /// What it said of itself last.
     pub info: WorkerInfo,
+    /// Tasks that it holds.
+    pub tasks_leased: u64,
     /// When it first asked for work, by the database's clock.
     pub first_seen_ms: i64,
     /// When it last asked for work or sent a heartbeat.
     pub last_seen_ms: i64,
+    /// When it said that it stops.
+    pub stopped_at_ms: Option<i64>,
 }
 
 const SEE_WORKER: &str = "-- see_worker
@@ -44,13 +48,26 @@ const SEE_WORKER_AGAIN: &str = "-- see_worker_again
     UPDATE worker SET last_seen_ms = {now} WHERE worker_id = $1";
 
 const WORKERS: &str = "-- workers
-    SELECT worker_id, hostname, version, slots, memory_bytes, first_seen_ms, last_seen_ms
-    FROM worker ORDER BY last_seen_ms DESC, worker_id";
+    WITH held AS (
+        SELECT worker_id AS h_worker, count(*) AS h_tasks
+        FROM task WHERE state = 'LEASED' GROUP BY worker_id
+    )
+    SELECT worker_id, hostname, version, slots, memory_bytes, first_seen_ms, last_seen_ms,
+           stopped_at_ms, coalesce(h_tasks, 0) AS tasks
+    FROM worker LEFT JOIN held ON h_worker = worker_id
+    WHERE last_seen_ms >= {now} - $1
+    ORDER BY last_seen_ms DESC, worker_id";
+
+const STOP_WORKER: &str = "-- stop_worker
+    UPDATE worker SET stopped_at_ms = coalesce(stopped_at_ms, {now}) WHERE worker_id = $1";
 
 impl Store {
-    /// Every worker ever seen, the latest first.
-    pub async fn workers(&self) -> Result<Vec<WorkerRow>, StoreError> {
-        let rows = sqlx::query(self.sql(WORKERS)).fetch_all(&self.pool).await?;
+    /// The workers that were seen within this time, the latest first.
+    pub async fn workers(&self, seen_within_ms: i64) -> Result<Vec<WorkerRow>, StoreError> {
+        let rows = sqlx::query(self.sql(WORKERS))
+            .bind(seen_within_ms)
+            .fetch_all(&self.pool)
+            .await?;
         rows.iter()
             .map(|row| {
                 Ok(WorkerRow {
@@ -61,11 +78,22 @@ impl Store {
                         slots: decode::number(row, "slots")?,
                         memory_bytes: decode::number(row, "memory_bytes")?,
                     },
+                    tasks_leased: decode::number(row, "tasks")?,
                     first_seen_ms: decode::number(row, "first_seen_ms")?,
                     last_seen_ms: decode::number(row, "last_seen_ms")?,
+                    stopped_at_ms: decode::number_or_null(row, "stopped_at_ms")?,
                 })
             })
             .collect()
+    }
+
+    /// Notes that the worker stops; repeating it keeps the first time.
+    pub async fn stop_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
+        sqlx::query(self.sql(STOP_WORKER))
+            .bind(worker.as_str())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 }
 

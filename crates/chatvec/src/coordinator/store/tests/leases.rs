@@ -187,7 +187,7 @@ async fn workers_are_remembered_with_what_they_last_said(store: &Store) {
         .heartbeat(&info.worker_id, &[], LONG_MS)
         .await
         .unwrap();
-    let workers = store.workers().await.unwrap();
+    let workers = store.workers(LONG_MS).await.unwrap();
     assert_eq!(workers.len(), 1);
     assert_eq!(workers[0].info, info);
     assert!(workers[0].last_seen_ms >= workers[0].first_seen_ms);
