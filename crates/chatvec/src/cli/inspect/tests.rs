@@ -179,9 +179,9 @@ fn a_broken_file_is_refused_with_the_reason_and_nothing_is_printed() {
 
 #[test]
 fn a_url_that_cannot_be_read_is_refused() {
-    let error = inspected(Path::new("s3://bucket/x"), &[]).unwrap_err();
+    let error = inspected(Path::new("https://host/x"), &[]).unwrap_err();
     assert_eq!(
         error.problems()[0].to_string(),
-        "s3://bucket/x: `s3://` is not supported yet, expected a path or `file://`"
+        "https://host/x: unknown kind of URL `https://`, expected a path, `s3://` or `file://`"
     );
 }
