@@ -22,6 +22,7 @@ pub mod inspect;
 pub mod merge;
 pub mod plan;
 
+pub mod doctor;
 pub mod migrate;
 pub mod serve;
 pub mod worker;
@@ -50,6 +51,7 @@ enum Command {
     Merge(merge::MergeArgs),
     Plan(plan::PlanArgs),
     Inspect(inspect::InspectArgs),
+    Doctor(doctor::DoctorArgs),
     Migrate(migrate::MigrateArgs),
     Serve(serve::ServeArgs),
     Worker(worker::WorkerArgs),
@@ -73,6 +75,7 @@ impl Cli {
             Command::Merge(args) => merge::run(&args),
             Command::Plan(args) => plan::run(&args),
             Command::Inspect(args) => inspect::command(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Migrate(args) => migrate::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::Worker(args) => worker::run(&args),
