@@ -19,6 +19,8 @@ mod connect;
 mod credentials;
 mod error;
 mod limiter;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+mod other_stores;
 mod probe;
 mod s3;
 mod settings;

@@ -1,0 +1,67 @@
+//! Clients of Google Cloud Storage and Azure, for builds with their features.
+
+use std::sync::Arc;
+
+use super::answer::Connector;
+use super::connect::{Connection, client_options, credential_retries, no_retries};
+use super::{ObjectStorageOptions, ObjectUrl};
+
+/// The clients of a bucket of Google Cloud Storage.
+#[cfg(feature = "gcs")]
+pub(super) fn gcs(
+    url: &ObjectUrl,
+    options: &ObjectStorageOptions,
+) -> object_store::Result<Connection> {
+    let mut builder =
+        object_store::gcp::GoogleCloudStorageBuilder::new().with_client_options(client_options());
+    for (name, value) in options.of("GOOGLE_") {
+        if let Ok(key) = name.parse() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder = builder.with_bucket_name(url.bucket());
+    let asking = builder.clone().with_retry(credential_retries()).build()?;
+    let store = builder
+        .with_credentials(Arc::clone(asking.credentials()))
+        .with_http_connector(Connector::default())
+        .with_retry(no_retries())
+        .build()?;
+    let store = Arc::new(store);
+    Ok(Connection {
+        objects: Arc::clone(&store) as _,
+        uploads: store,
+        s3: None,
+        endpoint: "https://storage.googleapis.com".to_owned(),
+        forget_credentials: None,
+    })
+}
+
+/// The clients of a container of Azure Blob Storage.
+#[cfg(feature = "azure")]
+pub(super) fn azure(
+    url: &ObjectUrl,
+    options: &ObjectStorageOptions,
+) -> object_store::Result<Connection> {
+    let mut builder =
+        object_store::azure::MicrosoftAzureBuilder::new().with_client_options(client_options());
+    for (name, value) in options.of("AZURE_") {
+        if let Ok(key) = name.parse() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder = builder.with_container_name(url.bucket());
+    let asking = builder.clone().with_retry(credential_retries()).build()?;
+    let store = builder
+        .with_credentials(Arc::clone(asking.credentials()))
+        .with_http_connector(Connector::default())
+        .with_retry(no_retries())
+        .build()?;
+    let store = Arc::new(store);
+    Ok(Connection {
+        objects: Arc::clone(&store) as _,
+        uploads: store,
+        s3: None,
+        endpoint: "https://blob.core.windows.net".to_owned(),
+        forget_credentials: None,
+    })
+}
