@@ -1,5 +1,6 @@
 //! The service as processes: a coordinator, workers and clients, over loopback.
 
+mod automation;
 mod coordinator;
 mod faults;
 mod jobs;

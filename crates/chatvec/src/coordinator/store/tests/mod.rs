@@ -7,6 +7,7 @@ mod fixture;
 mod commits;
 mod jobs;
 mod leases;
+mod overview;
 mod races;
 mod reaping;
 mod reports;
