@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 use super::CoordinatorOptions;
 use super::detached::detached;
 use super::store::{
-    Acquired, Beat, BeatAnswer, FailOutcome, NewPart, Store, StoreError, WorkerInfo,
+    Acquired, Beat, BeatAnswer, FailOutcome, NewPart, Phase, Store, StoreError, WorkerInfo,
 };
 use crate::identity;
 
@@ -101,8 +101,11 @@ impl WorkerService for WorkerApi {
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let request = request.into_inner();
-        let worker = worker_info(request.worker)?.worker_id;
-        let is_draining = request.draining;
+        let worker = worker_info(request.worker)?;
+        let phase = match request.draining {
+            true => Phase::Draining,
+            false => Phase::Working,
+        };
         let mut beats = Vec::with_capacity(request.beats.len());
         for beat in request.beats {
             beats.push(Beat {
@@ -112,13 +115,9 @@ impl WorkerService for WorkerApi {
         }
         let store = self.store.clone();
         let lease_ms = i64::from(self.options.lease_duration_ms);
-        let answers = detached(async move {
-            if is_draining {
-                store.stop_worker(&worker).await?;
-            }
-            store.heartbeat(&worker, &beats, lease_ms).await
-        })
-        .await?;
+        let answers =
+            detached(async move { store.heartbeat(&worker, phase, &beats, lease_ms).await })
+                .await?;
         let directive = |answer| match answer {
             BeatAnswer::Extended => v1::BeatDirective::Continue.into(),
             BeatAnswer::Lost => v1::BeatDirective::Lost.into(),

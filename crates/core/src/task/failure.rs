@@ -156,6 +156,13 @@ pub fn job_retries_max(tasks: u64) -> u64 {
     (tasks / 20).max(20)
 }
 
+/// The most leases that one pass of the reaper takes back, of so many that are
+/// given: if the database's clock jumps, all expire at once, and most of their
+/// holders are alive and renew them before a later pass.
+pub fn reap_max(leases: u64) -> u64 {
+    (leases / 10).max(16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,5 +215,12 @@ mod tests {
     fn a_jobs_retries_are_bounded_by_five_per_cent_or_twenty() {
         assert_eq!(job_retries_max(10), 20);
         assert_eq!(job_retries_max(2_000), 100);
+    }
+
+    #[test]
+    fn a_pass_takes_back_a_tenth_of_the_leases_or_sixteen() {
+        assert_eq!(reap_max(0), 16);
+        assert_eq!(reap_max(169), 16);
+        assert_eq!(reap_max(2_000), 200);
     }
 }

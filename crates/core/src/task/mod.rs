@@ -5,8 +5,12 @@ mod failure;
 mod order;
 mod spec;
 mod state;
+mod straggler;
 
-pub use failure::{FailureKind, TaskCounters, TaskFailure, Verdict, job_retries_max, judge};
+pub use failure::{
+    FailureKind, TaskCounters, TaskFailure, Verdict, job_retries_max, judge, reap_max,
+};
 pub use order::{Share, sched_keys};
 pub use spec::{Operation, PartRange, Piece, Segment, SourceFile, TaskSpec, Term};
 pub use state::{Lease, TaskState};
+pub use straggler::{HeldTask, Others, Pace, STEALS_MAX, Steal, StealLimits, steal};

@@ -8,10 +8,11 @@ pub use leftovers::discard;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use chatvec_core::task::StealLimits;
 use tokio::time::Instant;
 
 use super::Resources;
-use super::store::StoreError;
+use super::store::{Reaping, StoreError};
 
 /// Most records of ended jobs deleted in one round.
 const DELETE_MAX: u32 = 100;
@@ -46,8 +47,11 @@ pub(super) async fn tidy(resources: &Resources, contact: &Contact) -> Result<(),
 
 async fn round(resources: &Resources, contact: &Contact) -> Result<(), StoreError> {
     let (store, options) = (&resources.store, &resources.options);
-    let _grace = contact.is_fresh(options.lease());
-    let reaped = store.reap(500).await?;
+    let reaping = match contact.is_fresh(options.lease()) {
+        true => Reaping::Grace,
+        false => Reaping::Expired,
+    };
+    let reaped = store.reap(reaping).await?;
     if reaped.expired > 0 {
         tracing::warn!(
             task.expired = reaped.expired,
@@ -55,6 +59,25 @@ async fn round(resources: &Resources, contact: &Contact) -> Result<(), StoreErro
             "leases expired"
         );
     }
+    if reaping == Reaping::Expired {
+        let limits = StealLimits::of_lease(u64::from(options.lease_duration_ms));
+        for stolen in store.steal_stragglers(&limits).await? {
+            tracing::warn!(
+                job.id = %stolen.job,
+                task.id = %stolen.task,
+                worker.id = %stolen.worker,
+                reason = stolen.reason.name(),
+                "task taken from its worker"
+            );
+        }
+    }
     leftovers::clean(resources).await?;
+    if let Some(retention) = options.retention {
+        let older_than_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let deleted = store.delete_ended_jobs(older_than_ms, DELETE_MAX).await?;
+        if deleted > 0 {
+            tracing::info!(job.count = deleted, "records of ended jobs deleted");
+        }
+    }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Leases: the claim, the heartbeat, and giving a lease back.
+//! Leases: the claim, and giving a lease back or taking it away.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use chatvec_core::ids::{Attempt, Fence, JobId, TaskOrdinal, WorkerId};
 use chatvec_core::job::JobState;
@@ -9,8 +9,8 @@ use sqlx::any::AnyRow;
 
 use super::decode::stored;
 use super::error::exactly_one;
-use super::worker::{see_worker, see_worker_again};
-use super::{Store, StoreError, Tx, WorkerInfo, decode, values};
+use super::worker::see_worker;
+use super::{Phase, Store, StoreError, Tx, WorkerInfo, decode, values};
 
 /// A task that a worker was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,29 +26,11 @@ pub struct Acquired {
     pub traceparent: Option<String>,
 }
 
-/// A worker's word that it still runs a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Beat {
-    /// The lease that it holds.
-    pub lease: Lease,
-    /// Bytes of output written so far.
-    pub progress_bytes: u64,
-}
-
-/// What a heartbeat brings back for one lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BeatAnswer {
-    /// The lease was extended.
-    Extended,
-    /// The lease is over: drop the work.
-    Lost,
-    /// The lease was extended, but the job is not wanted any more: stop, and
-    /// release the task.
-    Cancel,
-}
+/// What tells leases apart.
+pub(super) type LeaseKey = (JobId, TaskOrdinal, Fence);
 
 /// A worker counts as there if it was seen this recently.
-const WORKER_SEEN_MS: i64 = 60_000;
+pub(super) const WORKER_SEEN_MS: i64 = 60_000;
 
 /// MATERIALIZED keeps a planner from choosing rows anew beyond the LIMIT. In
 /// COMMITTING what is READY are repairs.
@@ -109,19 +91,11 @@ const TASK_DETAILS: &str = "-- task_details
     JOIN task_spec ON task_spec.job_id = w_job AND task_spec.task_no = w_task
     JOIN job ON job.job_id = w_job";
 
-const EXTEND: &str = "-- extend
-    WITH beat (b_job, b_task, b_fence, b_progress) AS (VALUES {values})
-    UPDATE task SET lease_expires_at_ms = {now} + $1, progress_bytes = b_progress,
-                    updated_at_ms = {now}
-    FROM beat
-    WHERE job_id = b_job AND task_no = b_task AND fence = b_fence
-      AND state = 'LEASED' AND worker_id = $2 AND lease_expires_at_ms > {now}
-    RETURNING job_id, task_no, fence";
-
 const JOB_STATE: &str = "-- job_state
     SELECT state FROM job WHERE job_id = $1";
 
-/// A task that nobody holds any more waits again, unless its job is not wanted.
+/// What a task without a holder becomes: it waits again, unless its job is not
+/// wanted.
 macro_rules! ready_or_cancelled {
     () => {
         "CASE WHEN EXISTS (SELECT 1 FROM job WHERE job.job_id = task.job_id AND job.state IN
@@ -130,19 +104,38 @@ macro_rules! ready_or_cancelled {
     };
 }
 
+/// Ends a lease, uncharged.
+macro_rules! end_uncharged {
+    () => {
+        concat!(
+            "worker_id = NULL, lease_expires_at_ms = NULL, progress_bytes = 0, not_before_ms = 0,
+             updated_at_ms = {now}, state = ",
+            ready_or_cancelled!()
+        )
+    };
+}
+
 const RELEASE: &str = concat!(
     "-- release
-    UPDATE task SET worker_id = NULL, lease_expires_at_ms = NULL, progress_bytes = 0,
-                    not_before_ms = 0, updated_at_ms = {now}, state = ",
-    ready_or_cancelled!(),
+    UPDATE task SET ",
+    end_uncharged!(),
+    " WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'"
+);
+
+/// Under a new fence: the worker may not know that it holds the lease, or may
+/// not know that it lost it.
+const TAKE_AWAY: &str = concat!(
+    "-- take_away
+    UPDATE task SET fence = fence + 1, steals = steals + $4,
+                    stolen_from = CASE WHEN $4 > 0 THEN worker_id ELSE stolen_from END, ",
+    end_uncharged!(),
     " WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'"
 );
 
 const RELEASE_ALL: &str = concat!(
     "-- release_all
-    UPDATE task SET worker_id = NULL, lease_expires_at_ms = NULL, progress_bytes = 0,
-                    not_before_ms = 0, fence = fence + 1, updated_at_ms = {now}, state = ",
-    ready_or_cancelled!(),
+    UPDATE task SET fence = fence + 1, ",
+    end_uncharged!(),
     " WHERE state = 'LEASED'"
 );
 
@@ -164,7 +157,7 @@ impl Store {
         lease_ms: i64,
     ) -> Result<Vec<Acquired>, StoreError> {
         let mut tx = self.begin().await?;
-        see_worker(&mut tx, worker).await?;
+        see_worker(&mut tx, worker, Phase::Working).await?;
         let mut leases = Vec::new();
         while let wanted @ 1.. = max - leases.len() as u32 {
             // No further than the first tenant's limit: then look again.
@@ -193,49 +186,6 @@ impl Store {
         Ok(acquired)
     }
 
-    /// Extends the worker's leases to `lease_ms` from now and stores their
-    /// progress. A lease that has expired or that the worker does not hold by
-    /// its fence is not extended. Answers come in the order of the beats.
-    ///
-    /// Transaction `heartbeat`.
-    pub async fn heartbeat(
-        &self,
-        worker: &WorkerId,
-        beats: &[Beat],
-        lease_ms: i64,
-    ) -> Result<Vec<BeatAnswer>, StoreError> {
-        let mut sorted: Vec<&Beat> = beats.iter().collect();
-        // One order for every caller, so that two never wait for each other;
-        // and each lease once, so that a doubled beat updates no row twice.
-        sorted.sort_by(|a, b| key_of(&a.lease).cmp(&key_of(&b.lease)));
-        sorted.dedup_by(|a, b| key_of(&a.lease) == key_of(&b.lease));
-        let mut tx = self.begin().await?;
-        see_worker_again(&mut tx, worker).await?;
-        let mut held = HashSet::new();
-        for batch in values::slices(&sorted) {
-            held.extend(extend(&mut tx, worker, batch, lease_ms).await?);
-        }
-        let mut unwanted = HashSet::new();
-        for job in held.iter().map(|(job, ..)| job).collect::<BTreeSet<_>>() {
-            let state = job_state(&mut tx, job).await?;
-            if state == JobState::Cancelling || state.is_terminal() {
-                unwanted.insert(job.clone());
-            }
-        }
-        tx.commit().await?;
-        let answer = |beat: &Beat| {
-            let lease = &beat.lease;
-            if !held.contains(&(lease.job.clone(), lease.task, lease.fence)) {
-                BeatAnswer::Lost
-            } else if unwanted.contains(&lease.job) {
-                BeatAnswer::Cancel
-            } else {
-                BeatAnswer::Extended
-            }
-        };
-        Ok(beats.iter().map(answer).collect())
-    }
-
     /// Gives a lease back, uncharged: the task is READY at once, or CANCELLED
     /// if its job is cancelling or has ended.
     ///
@@ -262,6 +212,42 @@ impl Store {
         self.wake.tasks_ready();
         Ok(done.rows_affected())
     }
+}
+
+/// Why a lease is taken from a worker that is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakenAway {
+    /// The worker does not know of it.
+    Forgotten,
+    /// Another worker is to do better.
+    Stolen,
+}
+
+/// Takes a lease from a worker that is alive, uncharged; `false` if the lease
+/// has ended otherwise.
+pub(super) async fn take_away(
+    tx: &mut Tx,
+    lease: &LeaseKey,
+    why: TakenAway,
+) -> Result<bool, StoreError> {
+    let (job, task, fence) = lease;
+    let done = sqlx::query(tx.sql(TAKE_AWAY))
+        .bind(job.as_str())
+        .bind(i64::from(task.0))
+        .bind(stored(fence.0)?)
+        .bind(i64::from(why == TakenAway::Stolen))
+        .execute(tx.connection())
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// The lease of a row with the columns `job_id`, `task_no` and `fence`.
+pub(super) fn read_key(row: &AnyRow) -> Result<LeaseKey, StoreError> {
+    Ok((
+        JobId(decode::text(row, "job_id")?),
+        TaskOrdinal(decode::number(row, "task_no")?),
+        Fence(decode::number(row, "fence")?),
+    ))
 }
 
 /// The error of a report whose lease is over.
@@ -359,38 +345,4 @@ async fn least_room(tx: &mut Tx) -> Result<Option<u32>, StoreError> {
         .fetch_one(tx.connection())
         .await?;
     decode::number_or_null(&row, "room")
-}
-
-/// Extends the leases of a batch; returns those that were still held.
-async fn extend(
-    tx: &mut Tx,
-    worker: &WorkerId,
-    batch: &[&Beat],
-    lease_ms: i64,
-) -> Result<Vec<(JobId, TaskOrdinal, Fence)>, StoreError> {
-    let list = values::rows(batch.len(), "", 3, 4);
-    let mut query = sqlx::query(tx.sql(&EXTEND.replace("{values}", &list)))
-        .bind(lease_ms)
-        .bind(worker.as_str());
-    for beat in batch {
-        query = query
-            .bind(beat.lease.job.as_str())
-            .bind(i64::from(beat.lease.task.0))
-            .bind(stored(beat.lease.fence.0)?)
-            .bind(stored(beat.progress_bytes)?);
-    }
-    let rows = query.fetch_all(tx.connection()).await?;
-    rows.iter().map(held_lease).collect()
-}
-
-fn held_lease(row: &AnyRow) -> Result<(JobId, TaskOrdinal, Fence), StoreError> {
-    Ok((
-        JobId(decode::text(row, "job_id")?),
-        TaskOrdinal(decode::number(row, "task_no")?),
-        Fence(decode::number(row, "fence")?),
-    ))
-}
-
-fn key_of(lease: &Lease) -> (&JobId, TaskOrdinal, Fence) {
-    (&lease.job, lease.task, lease.fence)
 }

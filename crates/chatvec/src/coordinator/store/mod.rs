@@ -42,12 +42,15 @@ mod upload;
 mod worker;
 
 mod complete;
+mod heartbeat;
 mod lease;
 mod report;
 
 mod cancel;
 mod commit;
 mod reap;
+mod retention;
+mod steal;
 
 mod overview;
 mod progress;
@@ -67,19 +70,21 @@ pub use complete::{Outcome, Recorded, TaskDone};
 pub use connect::{Migrated, SchemaError};
 pub use epoch::Epoch;
 pub use error::StoreError;
+pub use heartbeat::{Beat, BeatAnswer};
 pub use job::{JobError, JobRow};
-pub use lease::{Acquired, Beat, BeatAnswer};
+pub use lease::Acquired;
 pub use list::{JobFilter, JobPage};
 pub use overview::{Pace, TaskFilter, WorkerShare};
 pub use plan::{NewPlan, NewTask};
 pub use progress::Progress;
-pub use reap::Reaped;
+pub use reap::{Reaped, Reaping};
 pub use report::{FailOutcome, NewPart, PartRow};
+pub use steal::Stolen;
 pub use submit::{Created, NewJob};
 pub use task::TaskRow;
 pub use tenant::TenantRow;
 pub use upload::{NewUpload, SinglePart, UploadKey, UploadRow, UploadState};
-pub use worker::{WorkerInfo, WorkerRow};
+pub use worker::{Phase, WorkerInfo, WorkerRow};
 
 /// A handle on the job database. Clones share one pool of connections.
 #[derive(Debug, Clone)]

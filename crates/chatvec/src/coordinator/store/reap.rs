@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use chatvec_core::ids::{Fence, JobId, TaskOrdinal, WorkerId};
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
-use chatvec_core::task::{FailureKind, TaskCounters, TaskState, Verdict, judge};
+use chatvec_core::task::{FailureKind, TaskCounters, TaskState, Verdict, judge, reap_max};
 use sqlx::any::AnyRow;
 
 use super::cancel::{fail_locked_job, settle_locked_job};
@@ -28,6 +28,23 @@ pub struct Reaped {
     /// Tasks of jobs that are not wanted any more, cancelled by the sweep.
     pub swept: u64,
 }
+
+/// Whether a pass takes expired leases back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaping {
+    /// It does.
+    Expired,
+    /// It leaves them to their workers: the database was out of reach, and with
+    /// it the heartbeats. Once the caller has seen it for the time of a lease,
+    /// whoever is alive has renewed its leases.
+    Grace,
+}
+
+/// Most unwanted tasks that one pass cancels.
+const SWEEP_MAX: i64 = 500;
+
+const LEASES: &str = "-- leases
+    SELECT count(*) AS tasks FROM task WHERE state = 'LEASED'";
 
 const EXPIRED: &str = "-- expired
     SELECT job_id, task_no, fence, worker_id, failures, crashes, crashed_workers,
@@ -71,7 +88,8 @@ const JOBS_CANCELLING: &str = "-- jobs_cancelling
     SELECT job_id FROM job WHERE state = 'CANCELLING' ORDER BY job_id";
 
 impl Store {
-    /// One pass over expired leases and unwanted tasks, at most `cap` of each.
+    /// One pass over expired leases, at most [`reap_max`] of them, and unwanted
+    /// tasks.
     ///
     /// An expired lease counts as a crash of its worker; by
     /// [`chatvec_core::task::judge`] the task is READY again under a new
@@ -80,10 +98,13 @@ impl Store {
     ///
     /// Transactions `reap_expired`, `sweep` (one statement) and, for each job
     /// in CANCELLING, `settle`.
-    pub async fn reap(&self, cap: u32) -> Result<Reaped, StoreError> {
-        let (expired, given_up) = self.reap_expired(cap).await?;
+    pub async fn reap(&self, reaping: Reaping) -> Result<Reaped, StoreError> {
+        let (expired, given_up) = match reaping {
+            Reaping::Expired => self.reap_expired().await?,
+            Reaping::Grace => (0, 0),
+        };
         let swept = sqlx::query(self.sql(SWEEP))
-            .bind(i64::from(cap))
+            .bind(SWEEP_MAX)
             .execute(&self.pool)
             .await?
             .rows_affected();
@@ -103,8 +124,9 @@ impl Store {
 
     /// Takes back expired leases; returns how many, and how many of them were
     /// given up.
-    async fn reap_expired(&self, cap: u32) -> Result<(u64, u64), StoreError> {
+    async fn reap_expired(&self) -> Result<(u64, u64), StoreError> {
         let mut tx = self.begin().await?;
+        let cap = reap_max(leases(&mut tx).await?);
         let expired = expired(&mut tx, cap).await?;
         let mut given_up = 0;
         let mut failed_jobs = BTreeMap::new();
@@ -209,9 +231,17 @@ impl Expired {
     }
 }
 
-async fn expired(tx: &mut Tx, cap: u32) -> Result<Vec<Expired>, StoreError> {
+/// How many leases are given.
+async fn leases(tx: &mut Tx) -> Result<u64, StoreError> {
+    let row = sqlx::query(tx.sql(LEASES))
+        .fetch_one(tx.connection())
+        .await?;
+    decode::number(&row, "tasks")
+}
+
+async fn expired(tx: &mut Tx, cap: u64) -> Result<Vec<Expired>, StoreError> {
     let rows = sqlx::query(tx.sql(EXPIRED))
-        .bind(i64::from(cap))
+        .bind(stored(cap)?)
         .fetch_all(tx.connection())
         .await?;
     rows.iter().map(Expired::read).collect()

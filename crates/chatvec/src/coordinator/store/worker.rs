@@ -1,12 +1,12 @@
-//! The workers that have been seen. Only for people and for the condition
-//! "nobody works": no decision on a task reads this table.
+//! The workers that have been seen: for people, for the condition "nobody
+//! works", and to know whether a task can be had by somebody else.
 
 use chatvec_core::ids::WorkerId;
 
 use super::decode::stored;
 use super::{Store, StoreError, Tx, decode};
 
-/// What a worker says of itself when it asks for work.
+/// What a worker says of itself when it calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerInfo {
     /// Its id, fresh at every start.
@@ -21,7 +21,16 @@ pub struct WorkerInfo {
     pub memory_bytes: u64,
 }
 
-/// A worker as last seen.
+/// Whether a worker goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It takes tasks.
+    Working,
+    /// It ends what it has begun, takes nothing more, and stops.
+    Draining,
+}
+
+/// A worker as last seen. Times are by the database's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerRow {
     /// What it said of itself last.
@@ -32,20 +41,19 @@ pub struct WorkerRow {
     pub first_seen_ms: i64,
     /// When it last asked for work or sent a heartbeat.
     pub last_seen_ms: i64,
-    /// When it said that it stops.
+    /// When it first said that it stops.
     pub stopped_at_ms: Option<i64>,
 }
 
+/// A worker that has said that it stops does not begin again.
 const SEE_WORKER: &str = "-- see_worker
     INSERT INTO worker (worker_id, hostname, version, slots, memory_bytes, first_seen_ms,
-                        last_seen_ms)
-    VALUES ($1, $2, $3, $4, $5, {now}, {now})
+                        last_seen_ms, stopped_at_ms)
+    VALUES ($1, $2, $3, $4, $5, {now}, {now}, CASE WHEN $6 > 0 THEN {now} END)
     ON CONFLICT (worker_id) DO UPDATE SET
         hostname = excluded.hostname, version = excluded.version, slots = excluded.slots,
-        memory_bytes = excluded.memory_bytes, last_seen_ms = excluded.last_seen_ms";
-
-const SEE_WORKER_AGAIN: &str = "-- see_worker_again
-    UPDATE worker SET last_seen_ms = {now} WHERE worker_id = $1";
+        memory_bytes = excluded.memory_bytes, last_seen_ms = excluded.last_seen_ms,
+        stopped_at_ms = coalesce(worker.stopped_at_ms, excluded.stopped_at_ms)";
 
 const WORKERS: &str = "-- workers
     WITH held AS (
@@ -57,9 +65,6 @@ const WORKERS: &str = "-- workers
     FROM worker LEFT JOIN held ON h_worker = worker_id
     WHERE last_seen_ms >= {now} - $1
     ORDER BY last_seen_ms DESC, worker_id";
-
-const STOP_WORKER: &str = "-- stop_worker
-    UPDATE worker SET stopped_at_ms = coalesce(stopped_at_ms, {now}) WHERE worker_id = $1";
 
 impl Store {
     /// The workers that were seen within this time, the latest first.
@@ -86,34 +91,21 @@ impl Store {
             })
             .collect()
     }
-
-    /// Notes that the worker stops; repeating it keeps the first time.
-    pub async fn stop_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
-        sqlx::query(self.sql(STOP_WORKER))
-            .bind(worker.as_str())
-            .execute(&self.pool)
-            .await?;
-        Ok(())
-    }
 }
 
-/// Notes that the worker asks for work.
-pub(super) async fn see_worker(tx: &mut Tx, worker: &WorkerInfo) -> Result<(), StoreError> {
+/// Notes that the worker has called.
+pub(super) async fn see_worker(
+    tx: &mut Tx,
+    worker: &WorkerInfo,
+    phase: Phase,
+) -> Result<(), StoreError> {
     sqlx::query(tx.sql(SEE_WORKER))
         .bind(worker.worker_id.as_str())
         .bind(worker.hostname.as_str())
         .bind(worker.version.as_str())
         .bind(i64::from(worker.slots))
         .bind(stored(worker.memory_bytes)?)
-        .execute(tx.connection())
-        .await?;
-    Ok(())
-}
-
-/// Notes a heartbeat of a worker that has asked for work before.
-pub(super) async fn see_worker_again(tx: &mut Tx, worker: &WorkerId) -> Result<(), StoreError> {
-    sqlx::query(tx.sql(SEE_WORKER_AGAIN))
-        .bind(worker.as_str())
+        .bind(i64::from(phase == Phase::Draining))
         .execute(tx.connection())
         .await?;
     Ok(())

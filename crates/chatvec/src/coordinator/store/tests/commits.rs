@@ -7,7 +7,7 @@ use chatvec_core::job::JobState;
 use chatvec_core::task::TaskState;
 
 use super::fixture::*;
-use crate::coordinator::store::{Beat, Progress, Store, StoreError};
+use crate::coordinator::store::{Beat, Phase, Progress, Store, StoreError};
 
 async fn a_job_is_committed_when_every_task_is_done_and_not_before(store: &Store) {
     let job = queued(store, "a", 2).await;
@@ -146,8 +146,11 @@ async fn progress_is_the_sum_of_the_tasks(store: &Store) {
         lease: leases[lease].clone(),
         progress_bytes,
     });
-    let by = worker("w").worker_id;
-    store.heartbeat(&by, &beats, LONG_MS).await.unwrap();
+    let by = worker("w");
+    store
+        .heartbeat(&by, Phase::Working, &beats, LONG_MS)
+        .await
+        .unwrap();
     let expected = Progress {
         ready: 1,
         leased: 2,

@@ -14,6 +14,8 @@ use crate::coordinator::store::{
     WorkerInfo,
 };
 
+pub(super) use crate::coordinator::store::Reaping;
+
 /// A lease that outlives any test.
 pub(super) const LONG_MS: i64 = 3_600_000;
 /// A lease that has expired when it is given.

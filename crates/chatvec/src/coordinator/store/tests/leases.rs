@@ -5,7 +5,7 @@ use chatvec_core::job::JobState;
 use chatvec_core::task::{FailureKind, Lease, TaskState};
 
 use super::fixture::*;
-use crate::coordinator::store::{Beat, BeatAnswer, Store, StoreError};
+use crate::coordinator::store::{Beat, BeatAnswer, Phase, Store, StoreError};
 
 fn beat(lease: &Lease, progress_bytes: u64) -> Beat {
     Beat {
@@ -15,9 +15,8 @@ fn beat(lease: &Lease, progress_bytes: u64) -> Beat {
 }
 
 async fn beat_once(store: &Store, by: &str, lease: &Lease) -> BeatAnswer {
-    let worker = WorkerId(by.to_owned());
     store
-        .heartbeat(&worker, &[beat(lease, 1)], LONG_MS)
+        .heartbeat(&worker(by), Phase::Working, &[beat(lease, 1)], LONG_MS)
         .await
         .unwrap()[0]
 }
@@ -105,25 +104,36 @@ async fn a_heartbeat_extends_what_is_held_and_only_that(store: &Store) {
         beat(&old, 3),
         beat(&mine[0], 7),
     ];
-    let me = WorkerId("me".to_owned());
-    let answers = store.heartbeat(&me, &beats, LONG_MS).await.unwrap();
+    let me = worker("me");
+    let answers = store
+        .heartbeat(&me, Phase::Working, &beats, LONG_MS)
+        .await
+        .unwrap();
     use BeatAnswer::{Extended, Lost};
-    assert_eq!(answers, [Lost, Extended, Lost, Lost, Extended]);
+    assert_eq!(answers, [Lost, Extended, Extended, Lost, Extended]);
     let task = task_of(store, &job, 0).await;
     assert!(task.lease_expires_at_ms > before);
     assert_eq!(task.progress_bytes, 7);
-    for other in 1..4 {
+    for other in [1, 3] {
         assert_eq!(task_of(store, &job, other).await.progress_bytes, 0);
     }
-    assert!(store.heartbeat(&me, &[], LONG_MS).await.unwrap().is_empty());
+    assert!(
+        store
+            .heartbeat(&me, Phase::Working, &[], LONG_MS)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 async fn a_long_heartbeat_answers_every_lease(store: &Store) {
     queued(store, "a", 339).await;
     let leases = acquire(store, "w", 339).await;
     let beats: Vec<Beat> = leases.iter().map(|lease| beat(lease, 5)).collect();
-    let worker = WorkerId("w".to_owned());
-    let answers = store.heartbeat(&worker, &beats, LONG_MS).await.unwrap();
+    let answers = store
+        .heartbeat(&worker("w"), Phase::Working, &beats, LONG_MS)
+        .await
+        .unwrap();
     assert_eq!(answers, vec![BeatAnswer::Extended; 339]);
 }
 
@@ -136,8 +146,50 @@ async fn a_heartbeat_says_when_the_job_is_cancelled(store: &Store) {
     store.release_task(&lease).await.unwrap();
     assert_eq!(task_states(store, &job).await, [TaskState::Cancelled]);
     assert_eq!(beat_once(store, "w", &lease).await, BeatAnswer::Lost);
-    store.reap(10).await.unwrap();
+    store.reap(Reaping::Expired).await.unwrap();
     assert_eq!(state_of(store, &job).await, JobState::Cancelled);
+}
+
+async fn a_lease_that_two_heartbeats_leave_out_is_released_uncharged(store: &Store) {
+    let job = queued(store, "a", 2).await;
+    let leases = acquire(store, "w", 2).await;
+    let named = [beat(&leases[0], 1)];
+    let me = worker("w");
+    let beat_twice = async || {
+        for _ in 0..2 {
+            store
+                .heartbeat(&me, Phase::Working, &named, LONG_MS)
+                .await
+                .unwrap();
+        }
+    };
+    // A lease may be given while a heartbeat is under way.
+    beat_twice().await;
+    use TaskState::{Leased, Ready};
+    assert_eq!(task_states(store, &job).await, [Leased, Leased]);
+    sqlx::query("UPDATE task SET leased_at_ms = leased_at_ms - 3600000")
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    beat_twice().await;
+    assert_eq!(task_states(store, &job).await, [Leased, Ready]);
+    let task = task_of(store, &job, 1).await;
+    assert!(task.fence > leases[1].fence);
+    assert_eq!(task.counters, Default::default());
+}
+
+async fn a_worker_that_drains_is_not_there_for_new_tasks(store: &Store) {
+    let me = worker("w");
+    assert_eq!(store.workers_there(LONG_MS).await.unwrap(), 0);
+    store.acquire_tasks(&me, 1, LONG_MS).await.unwrap();
+    assert_eq!(store.workers_there(LONG_MS).await.unwrap(), 1);
+    store
+        .heartbeat(&me, Phase::Draining, &[], LONG_MS)
+        .await
+        .unwrap();
+    assert_eq!(store.workers_there(LONG_MS).await.unwrap(), 0);
+    let workers = store.workers(LONG_MS).await.unwrap();
+    assert!(workers[0].stopped_at_ms.is_some());
 }
 
 async fn a_released_task_waits_again_uncharged(store: &Store) {
@@ -184,7 +236,7 @@ async fn workers_are_remembered_with_what_they_last_said(store: &Store) {
     info.slots = 9;
     store.acquire_tasks(&info, 1, LONG_MS).await.unwrap();
     store
-        .heartbeat(&info.worker_id, &[], LONG_MS)
+        .heartbeat(&info, Phase::Working, &[], LONG_MS)
         .await
         .unwrap();
     let workers = store.workers(LONG_MS).await.unwrap();
@@ -202,6 +254,8 @@ super::conformance! {
     a_long_heartbeat_answers_every_lease,
     a_heartbeat_says_when_the_job_is_cancelled,
     a_released_task_waits_again_uncharged,
+    a_lease_that_two_heartbeats_leave_out_is_released_uncharged,
     leases_of_dead_processes_are_released_uncharged,
     workers_are_remembered_with_what_they_last_said,
+    a_worker_that_drains_is_not_there_for_new_tasks,
 }

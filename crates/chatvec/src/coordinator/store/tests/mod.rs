@@ -11,6 +11,8 @@ mod overview;
 mod races;
 mod reaping;
 mod reports;
+mod retention;
+mod steals;
 
 mod disk;
 mod model;

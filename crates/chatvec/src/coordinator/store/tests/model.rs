@@ -266,7 +266,7 @@ async fn reap(store: &Store, model: &mut Model) {
         }
         job.settle();
     }
-    let reaped = store.reap(1_000).await.unwrap();
+    let reaped = store.reap(Reaping::Expired).await.unwrap();
     assert_eq!((reaped.expired, reaped.swept), (expired, 0));
 }
 

@@ -4,7 +4,7 @@ use chatvec_core::ids::{JobId, TaskOrdinal};
 use chatvec_core::task::TaskState;
 
 use super::fixture::*;
-use crate::coordinator::store::{Store, StoreError, TaskFilter};
+use crate::coordinator::store::{Phase, Store, StoreError, TaskFilter};
 
 async fn a_job_tells_who_did_how_much_and_how_fast(store: &Store) {
     let job = queued(store, "a", 3).await;
@@ -74,7 +74,10 @@ async fn a_worker_that_stops_is_listed_and_is_not_there(store: &Store) {
         .await
         .unwrap();
     assert_eq!(store.workers_there(LONG_MS).await.unwrap(), 1);
-    store.stop_worker(&worker("w1").worker_id).await.unwrap();
+    store
+        .heartbeat(&worker("w1"), Phase::Draining, &[], LONG_MS)
+        .await
+        .unwrap();
     assert_eq!(store.workers_there(LONG_MS).await.unwrap(), 0);
     let workers = store.workers(LONG_MS).await.unwrap();
     assert_eq!((workers.len(), workers[0].tasks_leased), (1, 1));

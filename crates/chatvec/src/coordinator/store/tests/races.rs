@@ -85,7 +85,7 @@ async fn cancel_and_the_last_report_have_one_outcome(store: &Store) {
         };
         let commit = reported.await.unwrap();
         let cancelled = cancelled.await.unwrap();
-        store.reap(10).await.unwrap();
+        store.reap(Reaping::Expired).await.unwrap();
         let state = state_of(store, &job).await;
         match commit {
             Some(commit) => {
@@ -107,7 +107,7 @@ async fn reapers_and_a_late_report_at_once_have_one_outcome(store: &Store) {
     let mut reapers = JoinSet::new();
     for _ in 0..3 {
         let store = store.clone();
-        reapers.spawn(async move { store.reap(4).await.unwrap().expired });
+        reapers.spawn(async move { store.reap(Reaping::Expired).await.unwrap().expired });
     }
     let mut reports = JoinSet::new();
     for lease in leases {
@@ -121,7 +121,9 @@ async fn reapers_and_a_late_report_at_once_have_one_outcome(store: &Store) {
     }
     let reports = reports.join_all().await;
     let mut taken: u64 = reapers.join_all().await.into_iter().sum();
-    taken += store.reap(100).await.unwrap().expired;
+    while let more @ 1.. = store.reap(Reaping::Expired).await.unwrap().expired {
+        taken += more;
+    }
     let done = reports.into_iter().filter(|done| *done).count();
     let progress = store.progress(&job).await.unwrap();
     assert_eq!((progress.done, progress.ready), (done as u64, taken));
@@ -157,7 +159,7 @@ async fn everything_at_once_ends_without_a_deadlock(store: &Store) {
                     .acquire_tasks(&worker(name), 5, EXPIRED_MS)
                     .await
                     .unwrap();
-                let reaped = store.reap(3).await.unwrap();
+                let reaped = store.reap(Reaping::Expired).await.unwrap();
                 if acquired.is_empty() && reaped.expired + reaped.swept == 0 {
                     break;
                 }
@@ -173,7 +175,7 @@ async fn everything_at_once_ends_without_a_deadlock(store: &Store) {
         });
     }
     calls.join_all().await;
-    while store.reap(100).await.unwrap() != Default::default() {}
+    while store.reap(Reaping::Expired).await.unwrap() != Default::default() {}
     for name in ["a", "b", "c", "d"] {
         let job = JobId(name.to_owned());
         assert!(state_of(store, &job).await.is_terminal(), "{name}");

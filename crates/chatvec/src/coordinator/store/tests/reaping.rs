@@ -12,7 +12,7 @@ use crate::coordinator::store::{Reaped, Store};
 async fn crash(store: &Store, workers: &[&str]) {
     for by in workers {
         acquire_for(store, by, 1, EXPIRED_MS).await;
-        assert_eq!(store.reap(10).await.unwrap().expired, 1);
+        assert_eq!(store.reap(Reaping::Expired).await.unwrap().expired, 1);
     }
 }
 
@@ -20,7 +20,7 @@ async fn an_expired_lease_is_taken_back_and_counted(store: &Store) {
     let job = queued(store, "a", 2).await;
     let held = acquire(store, "w", 1).await.remove(0);
     let gone = acquire_for(store, "w", 1, EXPIRED_MS).await.remove(0);
-    let reaped = store.reap(10).await.unwrap();
+    let reaped = store.reap(Reaping::Expired).await.unwrap();
     let expected = Reaped {
         expired: 1,
         ..Reaped::default()
@@ -32,17 +32,22 @@ async fn an_expired_lease_is_taken_back_and_counted(store: &Store) {
     assert_eq!((task.counters.crashes, task.counters.failures), (1, 0));
     let task = task_of(store, &job, held.task.0).await;
     assert_eq!((task.state, task.fence), (TaskState::Leased, held.fence));
-    assert_eq!(store.reap(10).await.unwrap(), Reaped::default());
+    assert_eq!(
+        store.reap(Reaping::Expired).await.unwrap(),
+        Reaped::default()
+    );
 }
 
-async fn a_pass_takes_no_more_than_its_cap(store: &Store) {
-    queued(store, "a", 5).await;
-    acquire_for(store, "w", 5, EXPIRED_MS).await;
+async fn a_pass_takes_a_bounded_number_and_none_in_the_grace(store: &Store) {
+    queued(store, "a", 20).await;
+    acquire_for(store, "w", 20, EXPIRED_MS).await;
+    let grace = store.reap(Reaping::Grace).await.unwrap();
+    assert_eq!(grace, Reaped::default());
     let mut passes = Vec::new();
-    for _ in 0..4 {
-        passes.push(store.reap(2).await.unwrap().expired);
+    for _ in 0..3 {
+        passes.push(store.reap(Reaping::Expired).await.unwrap().expired);
     }
-    assert_eq!(passes, [2, 2, 1, 0]);
+    assert_eq!(passes, [16, 4, 0]);
 }
 
 async fn three_crashes_on_two_workers_fail_the_job(store: &Store) {
@@ -80,10 +85,10 @@ async fn poison_leaves_other_jobs_alone_and_ends_the_leases_of_its_own(store: &S
     let fine = acquire(store, "w", 1).await.remove(0);
     for _ in 0..4 {
         acquire_for(store, "w", 1, EXPIRED_MS).await;
-        store.reap(10).await.unwrap();
+        store.reap(Reaping::Expired).await.unwrap();
     }
     acquire_for(store, "w", 1, EXPIRED_MS).await;
-    let reaped = store.reap(10).await.unwrap();
+    let reaped = store.reap(Reaping::Expired).await.unwrap();
     let expected = Reaped {
         expired: 1,
         given_up: 1,
@@ -106,7 +111,7 @@ async fn a_cancelling_job_ends_when_its_last_lease_does(store: &Store) {
     use TaskState::{Cancelled, Done, Leased};
     assert_eq!(task_states(store, &job).await, [Leased, Leased, Cancelled]);
     assert_eq!(store.cancel_job(&job).await.unwrap(), cancelling);
-    store.reap(10).await.unwrap();
+    store.reap(Reaping::Expired).await.unwrap();
     assert_eq!(
         task_states(store, &job).await,
         [Leased, Cancelled, Cancelled]
@@ -115,7 +120,7 @@ async fn a_cancelling_job_ends_when_its_last_lease_does(store: &Store) {
     assert_eq!(state_of(store, &job).await, JobState::Cancelling);
     assert!(store.jobs_to_clean().await.unwrap().is_empty());
     store.complete_task(&held, &parts(held.task)).await.unwrap();
-    store.reap(10).await.unwrap();
+    store.reap(Reaping::Expired).await.unwrap();
     assert_eq!(task_states(store, &job).await, [Done, Cancelled, Cancelled]);
     let cancelled = job_of(store, &job).await;
     assert_eq!(cancelled.state, JobState::Cancelled);
@@ -138,8 +143,7 @@ async fn the_sweep_cancels_what_a_race_left_behind(store: &Store) {
         sqlx::query(stranded).execute(&store.pool).await.unwrap();
     }
     assert!(store.jobs_to_clean().await.unwrap().is_empty());
-    assert_eq!(store.reap(2).await.unwrap().swept, 2);
-    assert_eq!(store.reap(2).await.unwrap().swept, 1);
+    assert_eq!(store.reap(Reaping::Expired).await.unwrap().swept, 3);
     use TaskState::{Cancelled, Leased};
     assert_eq!(task_states(store, &cancelling).await, [Leased, Cancelled]);
     assert_eq!(task_states(store, &failed).await, [Cancelled, Cancelled]);
@@ -148,7 +152,7 @@ async fn the_sweep_cancels_what_a_race_left_behind(store: &Store) {
 
 super::conformance! {
     an_expired_lease_is_taken_back_and_counted,
-    a_pass_takes_no_more_than_its_cap,
+    a_pass_takes_a_bounded_number_and_none_in_the_grace,
     three_crashes_on_two_workers_fail_the_job,
     five_crashes_on_one_worker_fail_the_job_and_four_do_not,
     poison_leaves_other_jobs_alone_and_ends_the_leases_of_its_own,

@@ -81,7 +81,7 @@ async fn a_report_with_other_parts_than_the_tasks_is_refused(store: &Store) {
 async fn a_zombie_of_the_worker_that_leased_again_is_fenced_off(store: &Store) {
     let job = queued(store, "a", 1).await;
     let old = acquire_for(store, "w", 1, EXPIRED_MS).await.remove(0);
-    store.reap(10).await.unwrap();
+    store.reap(Reaping::Expired).await.unwrap();
     let new = acquire(store, "w", 1).await.remove(0);
     assert!(new.fence > old.fence);
     let before = task_of(store, &job, 0).await;
@@ -103,7 +103,7 @@ async fn an_expired_lease_counts_until_it_is_taken_back(store: &Store) {
         .complete_task(&leases[0], &parts(leases[0].task))
         .await
         .unwrap();
-    store.reap(10).await.unwrap();
+    store.reap(Reaping::Expired).await.unwrap();
     assert!(is_lost(
         &store
             .complete_task(&leases[1], &parts(leases[1].task))
@@ -214,7 +214,7 @@ async fn a_failure_in_a_cancelling_job_cancels_the_task(store: &Store) {
     let outcome = store.fail_task(&lease, &permanent, 0.0).await.unwrap();
     assert_eq!(outcome, FailOutcome::Cancelled);
     assert_eq!(state_of(store, &job).await, JobState::Cancelling);
-    store.reap(10).await.unwrap();
+    store.reap(Reaping::Expired).await.unwrap();
     assert_eq!(state_of(store, &job).await, JobState::Cancelled);
 }
 
