@@ -61,7 +61,7 @@ fn a_wrong_key_fails_the_job() {
         "the store refused: SignatureDoesNotMatch",
         "AWS_SECRET_ACCESS_KEY",
     ];
-    assert_told(&job, "BAD_INPUT", &words);
+    assert_told(&job, "PERMISSION_DENIED", &words);
 }
 
 #[test]
@@ -107,6 +107,22 @@ fn a_source_that_is_replaced_during_the_job_fails_it() {
     let job = scene.fails(&coordinator.address, &job);
     assert_told(&job, "SOURCE_CHANGED", &["s3://models/family/cp/model-"]);
     scene.assert_nothing_else(&[]);
+}
+
+#[test]
+fn a_store_that_stays_out_of_reach_fails_the_job_when_patience_ends() {
+    let mut scene = Scene::tiny();
+    let real = scene.fleet.access.clone();
+    scene.fleet.access.endpoint = format!("http://127.0.0.1:{}", closed_port());
+    let coordinator = scene.fleet.serve(&["--storage-patience", "1"]);
+    scene.fleet.access = real;
+    let job = scene.submit(&coordinator.address, "out", &[]);
+    let job = scene.fails(&coordinator.address, &job);
+    assert_told(
+        &job,
+        "TRANSIENT",
+        &["s3://models/family/", "no answer from"],
+    );
 }
 
 #[test]

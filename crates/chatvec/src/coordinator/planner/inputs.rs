@@ -79,9 +79,9 @@ impl SurveyedInputs {
                 .0;
             let pinned = outcome
                 .map_err(|error| {
-                    // A repeat may help with all of them then.
-                    if error.kind() == FailureKind::Transient {
-                        kind = FailureKind::Transient;
+                    // A repeat may help with all of them if it helps with one.
+                    if kind != FailureKind::Transient && error.kind() != FailureKind::BadInput {
+                        kind = error.kind();
                     }
                     error.problems()
                 })

@@ -48,10 +48,11 @@ pub enum SurveyError {
 impl SurveyError {
     /// The class of the error: [`FailureKind::Transient`] may pass by itself.
     pub fn kind(&self) -> FailureKind {
-        match self {
-            Self::Object(error) if error.failure().kind == FailureKind::Transient => {
-                FailureKind::Transient
-            }
+        let Self::Object(error) = self else {
+            return FailureKind::BadInput;
+        };
+        match error.failure().kind {
+            kind @ (FailureKind::Transient | FailureKind::PermissionDenied) => kind,
             _ => FailureKind::BadInput,
         }
     }
