@@ -10,6 +10,7 @@ pub(crate) struct Random(u64);
 
 impl Random {
     /// Another seed each time, which is printed, unless the environment names one.
+    #[expect(clippy::print_stdout, reason = "a failure is repeated from the seed")]
     pub(crate) fn seeded() -> Self {
         let seed = match std::env::var(SEED) {
             Ok(seed) => seed.parse().expect("a seed is a number"),

@@ -57,9 +57,10 @@ impl DryRuns {
         });
         match timeout(DRAFT_TIME_MAX, draft).await {
             Ok(Ok(Ok(view))) => Ok(view),
-            Ok(Ok(Err(Unplannable { kind, problems }))) if kind == FailureKind::Transient => {
-                Err(Reason::Unavailable.status(problems[0].to_string()))
-            }
+            Ok(Ok(Err(Unplannable {
+                kind: FailureKind::Transient,
+                problems,
+            }))) => Err(Reason::Unavailable.status(problems[0].to_string())),
             Ok(Ok(Err(Unplannable { problems, .. }))) => Err(bad_request(&problems)),
             Ok(Err(panic)) => {
                 tracing::error!(%panic, "a plan panicked");

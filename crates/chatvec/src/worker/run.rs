@@ -131,7 +131,7 @@ impl Worker {
     }
 
     /// Works until `drain`: then it stops acquiring, finishes the parts under
-    /// way if that takes no longer than [`DRAIN_PART_MAX`], releases the tasks
+    /// way if that takes no longer than `DRAIN_PART_MAX`, releases the tasks
     /// that have further parts, and returns. Finished parts of a released task
     /// are lost: whoever takes the task writes them again, and tasks are small.
     ///

@@ -131,7 +131,7 @@ impl Store {
     async fn complete_together(&self, reports: &[TaskDone]) -> Result<Vec<Outcome>, StoreError> {
         // One order for every caller, so that two seldom wait for each other.
         let mut sorted: Vec<&TaskDone> = reports.iter().collect();
-        sorted.sort_by(|a, b| key_of(a).cmp(&key_of(b)));
+        sorted.sort_by_key(|report| key_of(report));
         let mut tx = self.begin().await?;
         let ranges = parts_of_tasks(&mut tx, &sorted).await?;
         let right: Vec<&TaskDone> = sorted

@@ -4,12 +4,12 @@
 //! The library below is `object_store`; what it hides, this module brings
 //! back. Its retries are off, because a hidden retry of a write may start
 //! after the lease was lost, leaks uploads, and keeps 503s from the one place
-//! that can slow down. One loop ([`call`]) sends everything instead: it takes
-//! a place in the bucket's [`limiter`], asks whether it may still start, bounds
+//! that can slow down. One loop (`call`) sends everything instead: it takes
+//! a place in the bucket's `limiter`, asks whether it may still start, bounds
 //! the time by the size of the body, and repeats what may be repeated.
-//! [`answer`] keeps the store's own words, from which [`error`] classifies.
+//! `answer` keeps the store's own words, from which `error` classifies.
 //! What the library lacks (listing parts and uploads, checksums of objects) is
-//! in [`s3`], as requests that it signs.
+//! in `s3`, as requests that it signs.
 
 mod answer;
 mod bucket;
