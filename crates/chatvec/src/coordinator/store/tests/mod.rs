@@ -13,6 +13,7 @@ mod reaping;
 mod reports;
 mod retention;
 mod steals;
+mod uploads;
 
 mod disk;
 mod model;
