@@ -257,6 +257,8 @@ impl Given {
     pub(super) fn unplannable(&self, error: Unplannable) -> Failure {
         let exit = match error.kind {
             FailureKind::Transient => Exit::TryAgain,
+            // Also what the user gives: paths, or credentials.
+            FailureKind::PermissionDenied => Exit::BadInput,
             kind => Exit::of_kind(kind),
         };
         Failure::Problems {

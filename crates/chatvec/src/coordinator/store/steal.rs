@@ -47,7 +47,7 @@ const HELD_TASKS: &str = "-- held_tasks
       AND leased_at_ms < {now} - $2
     ORDER BY job_id, task_no";
 
-const PACE: &str = "-- pace
+const PACE_OF_TASKS: &str = "-- pace_of_tasks
     SELECT count(*) AS tasks,
            CAST(coalesce(sum(CASE WHEN state = 'DONE' THEN 1 ELSE 0 END), 0) AS bigint) AS done
     FROM task WHERE job_id = $1";
@@ -125,7 +125,7 @@ impl Store {
 
     /// How fast the job's tasks have been.
     async fn pace_of_tasks(&self, job: &JobId) -> Result<Pace, StoreError> {
-        let row = sqlx::query(self.sql(PACE))
+        let row = sqlx::query(self.sql(PACE_OF_TASKS))
             .bind(job.as_str())
             .fetch_one(&self.pool)
             .await?;
