@@ -47,7 +47,8 @@ start() {
 
 # wait_for FILE: until it is there, as long as the last process lives.
 wait_for() {
-    local process=${processes[-1]:-$services}
+    local process=$services
+    if [ ${#processes[@]} -gt 0 ]; then process=${processes[-1]}; fi
     until [ -e "$1" ]; do
         kill -0 "$process" 2> /dev/null || fail "A process ended early."
         sleep 0.05
