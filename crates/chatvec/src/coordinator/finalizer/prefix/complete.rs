@@ -189,9 +189,7 @@ impl<'a> Completer<'a> {
             file.tasks = tasks.len(),
             "tasks of a file run again: their parts are gone from the upload"
         );
-        for task in tasks {
-            store.reopen_task(job, task).await?;
-        }
+        store.repair_tasks(job, self.epoch, &tasks).await?;
         Ok(Completed::Repairing)
     }
 
