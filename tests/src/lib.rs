@@ -14,6 +14,7 @@ pub mod bench;
 pub mod changes;
 pub mod component;
 pub mod direct;
+pub mod emulator;
 pub mod fleet;
 pub mod otlp;
 pub mod process;

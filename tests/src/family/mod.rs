@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::direct::DirectWriter;
 use layout::{Layout, Placed};
 use random::Values;
+pub(crate) use random::mix;
 
 pub use sparse::write_sparse;
 

@@ -86,7 +86,7 @@ fn normal(key: u64, element: u64) -> f32 {
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
-fn mix(mut state: u64) -> u64 {
+pub(crate) fn mix(mut state: u64) -> u64 {
     state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     state ^ (state >> 31)
