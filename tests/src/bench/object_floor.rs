@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
+use object_store::aws::{AmazonS3, Checksum};
 use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::path::Path;
 use object_store::{
@@ -47,12 +47,8 @@ pub struct ObjectFloor {
 /// # Errors
 /// Whatever the store says, and inputs of different sizes. Nothing is tried twice.
 pub fn copy(floor: &ObjectFloor, access: &Access) -> anyhow::Result<()> {
-    let store = AmazonS3Builder::new()
-        .with_bucket_name(&floor.bucket)
-        .with_endpoint(&access.endpoint)
-        .with_access_key_id(&access.key_id)
-        .with_secret_access_key(&access.secret_key)
-        .with_region(crate::component::REGION)
+    let store = access
+        .client(&floor.bucket)
         .with_checksum_algorithm(Checksum::CRC64NVME)
         .with_client_options(
             ClientOptions::new()
@@ -60,7 +56,6 @@ pub fn copy(floor: &ObjectFloor, access: &Access) -> anyhow::Result<()> {
                 .with_http1_only()
                 .with_timeout_disabled(),
         )
-        .with_retry(crate::component::no_retries())
         .build()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)

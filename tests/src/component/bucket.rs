@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tonic::codegen::http::Request;
 
 /// The region of every server here.
-pub(crate) const REGION: &str = "us-east-1";
+const REGION: &str = "us-east-1";
 /// A part of an upload.
 const PART_BYTES: usize = 8 << 20;
 /// Parts of a file under way at once.
@@ -57,6 +57,19 @@ impl Access {
             secret_key: variable("AWS_SECRET_ACCESS_KEY")?,
         })
     }
+
+    /// A client of one bucket, to be built. It tries nothing twice.
+    pub(crate) fn client(&self, bucket: &str) -> AmazonS3Builder {
+        // Whoever came first has installed the same one.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        AmazonS3Builder::new()
+            .with_bucket_name(bucket)
+            .with_endpoint(&self.endpoint)
+            .with_access_key_id(&self.key_id)
+            .with_secret_access_key(&self.secret_key)
+            .with_region(REGION)
+            .with_retry(no_retries())
+    }
 }
 
 /// A bucket and the means to call it. Nothing is tried twice.
@@ -72,23 +85,13 @@ pub struct Bucket {
 impl Bucket {
     /// A bucket that exists. Nothing is called yet.
     pub fn new(name: &str, access: Access) -> Self {
-        // Whoever came first has installed the same one.
-        let _installed = rustls::crypto::ring::default_provider().install_default();
         let options = ClientOptions::new().with_allow_http(true);
-        let store = AmazonS3Builder::new()
-            .with_bucket_name(name)
-            .with_endpoint(&access.endpoint)
-            .with_access_key_id(&access.key_id)
-            .with_secret_access_key(&access.secret_key)
-            .with_region(REGION)
-            .with_client_options(options.clone())
-            .with_retry(no_retries())
-            .build();
+        let client = access.client(name).with_client_options(options.clone());
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         Self {
             name: name.to_owned(),
             access,
-            store: store.expect("everything it needs is given"),
+            store: client.build().expect("everything it needs is given"),
             http: ReqwestConnector::default()
                 .connect(&options)
                 .expect("a client can be made"),
@@ -231,7 +234,7 @@ impl Bucket {
 }
 
 /// A client that says at once what goes wrong.
-pub(crate) fn no_retries() -> RetryConfig {
+fn no_retries() -> RetryConfig {
     RetryConfig {
         max_retries: 0,
         ..RetryConfig::default()

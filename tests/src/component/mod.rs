@@ -13,7 +13,6 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
 pub use bucket::{Access, Bucket};
-pub(crate) use bucket::{REGION, no_retries};
 pub use postgres::Postgres;
 pub use seaweedfs::{BUCKET, Identity, SeaweedFs};
 
