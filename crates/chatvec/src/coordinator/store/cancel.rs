@@ -86,7 +86,7 @@ impl Store {
     pub async fn more_problems(&self, job: &JobId) -> Result<Vec<Problem>, StoreError> {
         let rows = sqlx::query(self.sql(MORE_PROBLEMS))
             .bind(job.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter().map(read_problem).collect()
     }
@@ -117,7 +117,7 @@ impl Store {
     /// still to be removed. No task of theirs is leased any more.
     pub async fn jobs_to_clean(&self) -> Result<Vec<JobId>, StoreError> {
         let rows = sqlx::query(self.sql(JOBS_TO_CLEAN))
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter()
             .map(|row| Ok(JobId(decode::text(row, "job_id")?)))

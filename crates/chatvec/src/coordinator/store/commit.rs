@@ -34,7 +34,7 @@ impl Store {
     /// every task is done, the repairs of a commit that was begun among them.
     pub async fn jobs_to_commit(&self) -> Result<Vec<JobId>, StoreError> {
         let rows = sqlx::query(self.sql(JOBS_TO_COMMIT))
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter()
             .map(|row| Ok(JobId(decode::text(row, "job_id")?)))

@@ -15,6 +15,13 @@ use super::{Store, StoreError, Tx, decode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub(super) u64);
 
+impl Epoch {
+    /// Whether nobody had a turn before.
+    pub fn is_first(self) -> bool {
+        self.0 == 1
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
@@ -79,7 +86,7 @@ impl Store {
         for state in states {
             query = query.bind(state.name());
         }
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = query.fetch_all(self.database()).await?;
         if let [row] = &rows[..] {
             return Ok(Some(Epoch(decode::number(row, "epoch")?)));
         }
@@ -106,7 +113,7 @@ impl Store {
             .bind(job.as_str())
             .bind(stored(epoch.0)?)
             .bind(lease_ms)
-            .execute(&self.pool)
+            .execute(self.database())
             .await?;
         let found = match done.rows_affected() {
             0 => self.job(job).await?,
@@ -124,7 +131,7 @@ impl Store {
         sqlx::query(self.sql(RELEASE_EPOCH))
             .bind(job.as_str())
             .bind(stored(epoch.0)?)
-            .execute(&self.pool)
+            .execute(self.database())
             .await?;
         self.wake.jobs_changed();
         Ok(())
@@ -134,7 +141,7 @@ impl Store {
     /// that every process that could hold one is dead.
     pub(super) async fn release_all_epochs(&self) -> Result<(), StoreError> {
         sqlx::query(self.sql(RELEASE_ALL_EPOCHS))
-            .execute(&self.pool)
+            .execute(self.database())
             .await?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use chatvec_core::ids::{FileOrdinal, JobId, PartOrdinal, RequestId, TaskOrdinal};
+use chatvec_core::ids::{FileOrdinal, JobId, RequestId, TaskOrdinal};
 use chatvec_core::job::JobState;
 use chatvec_core::submission::Tenant;
 use chatvec_core::task::TaskState;
@@ -125,16 +125,6 @@ pub enum StoreError {
         task: TaskOrdinal,
         /// The output file.
         file: FileOrdinal,
-    },
-    /// No such part.
-    #[error("part {part} of file {file} of job `{job}` not found")]
-    PartNotFound {
-        /// The job.
-        job: JobId,
-        /// The output file.
-        file: FileOrdinal,
-        /// The part.
-        part: PartOrdinal,
     },
     /// No such upload.
     #[error("upload of file {} of job `{}` under epoch {} not found", .0.file, .0.job, .0.epoch)]

@@ -90,6 +90,10 @@ const JOB: &str = concat!(
 const AGE_OF_JOB: &str = "-- age_of_job
     SELECT {now} - created_at_ms AS age_ms FROM job WHERE job_id = $1";
 
+const AGE_OF_COMMIT: &str = "-- age_of_commit
+    SELECT {now} - committing_at_ms AS age_ms FROM job
+    WHERE job_id = $1 AND state = 'COMMITTING'";
+
 /// Writes nothing new: the portable way to lock a row until the transaction ends.
 const LOCK_JOB: &str = concat!(
     "-- lock_job
@@ -117,7 +121,7 @@ impl Store {
     pub async fn job(&self, job: &JobId) -> Result<Option<JobRow>, StoreError> {
         let row = sqlx::query(self.sql(JOB))
             .bind(job.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.database())
             .await?;
         row.as_ref().map(JobRow::read).transpose()
     }
@@ -131,10 +135,20 @@ impl Store {
     pub async fn age_of_job(&self, job: &JobId) -> Result<Duration, StoreError> {
         let row = sqlx::query(self.sql(AGE_OF_JOB))
             .bind(job.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.database())
             .await?
             .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
         Ok(Duration::from_millis(decode::number(&row, "age_ms")?))
+    }
+
+    /// How long a job has been COMMITTING; `None` in any other state.
+    pub async fn age_of_commit(&self, job: &JobId) -> Result<Option<Duration>, StoreError> {
+        let row = sqlx::query(self.sql(AGE_OF_COMMIT))
+            .bind(job.as_str())
+            .fetch_optional(self.database())
+            .await?;
+        let age = |row| Ok(Duration::from_millis(decode::number(row, "age_ms")?));
+        row.as_ref().map(age).transpose()
     }
 }
 

@@ -196,7 +196,7 @@ impl Store {
             .bind(lease.job.as_str())
             .bind(i64::from(lease.task.0))
             .bind(stored(lease.fence.0)?)
-            .execute(&self.pool)
+            .execute(self.database())
             .await?;
         exactly_one(done.rows_affected(), || lost(lease))?;
         self.wake.tasks_ready();
@@ -207,7 +207,7 @@ impl Store {
     /// caller has proved that every process that could hold one is dead.
     pub async fn release_all_leases(&self) -> Result<u64, StoreError> {
         let done = sqlx::query(self.sql(RELEASE_ALL))
-            .execute(&self.pool)
+            .execute(self.database())
             .await?;
         self.wake.tasks_ready();
         Ok(done.rows_affected())

@@ -72,7 +72,7 @@ impl Store {
         for (name, value) in filter.labels.iter() {
             query = query.bind(name).bind(value);
         }
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = query.fetch_all(self.database()).await?;
         rows.iter().map(JobRow::read).collect()
     }
 }

@@ -27,6 +27,7 @@ mod connect;
 mod decode;
 mod dialect;
 mod error;
+mod in_time;
 mod values;
 mod wake;
 
@@ -63,6 +64,7 @@ use std::sync::Arc;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Transaction};
 
 use dialect::Dialect;
+use in_time::{InTime, in_time};
 use wake::Wake;
 
 pub use commit::Commit;
@@ -100,10 +102,15 @@ impl Store {
         self.dialect.sql(text)
     }
 
+    /// What runs a statement outside of a transaction.
+    fn database(&self) -> InTime<&AnyPool> {
+        InTime(&self.pool)
+    }
+
     /// Begins a transaction. Dropped without `commit`, it changes nothing.
     async fn begin(&self) -> Result<Tx, StoreError> {
         Ok(Tx {
-            inner: self.pool.begin().await?,
+            inner: in_time(self.pool.begin()).await?,
             dialect: self.dialect,
         })
     }
@@ -120,11 +127,11 @@ impl Tx {
         self.dialect.sql(text)
     }
 
-    fn connection(&mut self) -> &mut AnyConnection {
-        &mut self.inner
+    fn connection(&mut self) -> InTime<&mut AnyConnection> {
+        InTime(&mut self.inner)
     }
 
     async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.inner.commit().await?)
+        Ok(in_time(self.inner.commit()).await?)
     }
 }

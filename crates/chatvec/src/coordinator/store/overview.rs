@@ -113,7 +113,7 @@ impl Store {
         let row = sqlx::query(self.sql(PACE))
             .bind(job.as_str())
             .bind(span_ms)
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.database())
             .await?;
         row.map_or(Ok(Pace::default()), |row| {
             Ok(Pace {
@@ -127,7 +127,7 @@ impl Store {
     pub async fn shares(&self, job: &JobId) -> Result<Vec<WorkerShare>, StoreError> {
         let rows = sqlx::query(self.sql(SHARES))
             .bind(job.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         let share = |row| {
             Ok(WorkerShare {
@@ -153,7 +153,7 @@ impl Store {
             for job in batch {
                 query = query.bind(job.as_str());
             }
-            for row in query.fetch_all(&self.pool).await? {
+            for row in query.fetch_all(self.database()).await? {
                 let job = JobId(decode::text(&row, "job_id")?);
                 add_state(found.entry(job).or_default(), &row)?;
             }
@@ -181,7 +181,7 @@ impl Store {
         }
         let rows = query
             .bind(i64::from(filter.limit))
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter().map(TaskRow::read).collect()
     }
@@ -190,7 +190,7 @@ impl Store {
     pub async fn workers_there(&self, seen_within_ms: i64) -> Result<u64, StoreError> {
         let row = sqlx::query(self.sql(WORKERS_THERE))
             .bind(seen_within_ms)
-            .fetch_one(&self.pool)
+            .fetch_one(self.database())
             .await?;
         decode::number(&row, "workers")
     }
@@ -203,7 +203,7 @@ impl Store {
     pub async fn delete_job(&self, job: &JobId) -> Result<(), StoreError> {
         let done = sqlx::query(self.sql(DELETE_JOB))
             .bind(job.as_str())
-            .execute(&self.pool)
+            .execute(self.database())
             .await?;
         if done.rows_affected() > 0 {
             self.wake.jobs_changed();

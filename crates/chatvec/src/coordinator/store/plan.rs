@@ -72,7 +72,7 @@ impl Store {
     /// The jobs that wait for a planner, oldest first.
     pub async fn jobs_to_plan(&self) -> Result<Vec<JobId>, StoreError> {
         let rows = sqlx::query(self.sql(JOBS_TO_PLAN))
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter()
             .map(|row| Ok(JobId(decode::text(row, "job_id")?)))
@@ -83,7 +83,7 @@ impl Store {
     pub async fn plan(&self, job: &JobId) -> Result<Option<Vec<u8>>, StoreError> {
         let row = sqlx::query(self.sql(PLAN))
             .bind(job.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.database())
             .await?;
         row.as_ref()
             .map(|row| decode::bytes(row, "plan"))
@@ -142,7 +142,7 @@ impl Store {
     pub async fn warnings(&self, job: &JobId) -> Result<Vec<Problem>, StoreError> {
         let rows = sqlx::query(self.sql(WARNINGS))
             .bind(job.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter().map(read_problem).collect()
     }

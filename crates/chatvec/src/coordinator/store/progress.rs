@@ -43,7 +43,7 @@ impl Store {
     pub async fn progress(&self, job: &JobId) -> Result<Progress, StoreError> {
         let rows = sqlx::query(self.sql(PROGRESS))
             .bind(job.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         let mut sum = Progress::default();
         for row in &rows {

@@ -105,7 +105,7 @@ impl Store {
         };
         let swept = sqlx::query(self.sql(SWEEP))
             .bind(SWEEP_MAX)
-            .execute(&self.pool)
+            .execute(self.database())
             .await?
             .rows_affected();
         let settled = self.settle().await?;
@@ -149,7 +149,7 @@ impl Store {
     /// Ends the jobs in CANCELLING that nothing holds up any more.
     async fn settle(&self) -> Result<u64, StoreError> {
         let rows = sqlx::query(self.sql(JOBS_CANCELLING))
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         let mut settled = 0;
         for row in &rows {

@@ -123,7 +123,7 @@ impl Store {
     pub async fn parts(&self, job: &JobId) -> Result<Vec<PartRow>, StoreError> {
         let rows = sqlx::query(self.sql(PARTS))
             .bind(job.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter().map(PartRow::read).collect()
     }

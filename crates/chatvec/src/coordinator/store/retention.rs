@@ -26,7 +26,7 @@ impl Store {
         let done = sqlx::query(self.sql(DELETE_ENDED_JOBS))
             .bind(older_than_ms)
             .bind(i64::from(limit))
-            .execute(&self.pool)
+            .execute(self.database())
             .await?;
         if done.rows_affected() > 0 {
             self.wake.jobs_changed();

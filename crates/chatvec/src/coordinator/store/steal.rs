@@ -110,7 +110,7 @@ impl Store {
             .bind(stored(STEALS_MAX)?)
             .bind(stored(soonest_ms)?)
             .bind(WORKER_SEEN_MS)
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter().map(Held::read).collect()
     }
@@ -127,7 +127,7 @@ impl Store {
     async fn pace_of_tasks(&self, job: &JobId) -> Result<Pace, StoreError> {
         let row = sqlx::query(self.sql(PACE_OF_TASKS))
             .bind(job.as_str())
-            .fetch_one(&self.pool)
+            .fetch_one(self.database())
             .await?;
         let done = decode::number(&row, "done")?;
         Ok(Pace {
@@ -144,7 +144,7 @@ impl Store {
         let row = sqlx::query(self.sql(statement))
             .bind(job.as_str())
             .bind(stored(done / 2)?)
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.database())
             .await?;
         row.map_or(Ok(0), |row| decode::number(&row, "median"))
     }

@@ -72,9 +72,6 @@ const REPAIR: &str = "-- repair
                     not_before_ms = 0, progress_bytes = 0, updated_at_ms = {now}
     WHERE job_id = $1 AND task_no = $2 AND state = 'DONE'";
 
-const ADOPT_PART: &str = "-- adopt_part
-    UPDATE part SET part_id = $4 WHERE job_id = $1 AND file_no = $2 AND part_no = $3";
-
 const DELETE_PARTS: &str = "-- delete_parts
     DELETE FROM part
     WHERE job_id = $1 AND file_no = $2 AND part_no >= $3 AND part_no < $4";
@@ -84,7 +81,7 @@ impl Store {
     pub async fn tasks(&self, job: &JobId) -> Result<Vec<TaskRow>, StoreError> {
         let rows = sqlx::query(self.sql(TASKS))
             .bind(job.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter().map(TaskRow::read).collect()
     }
@@ -169,38 +166,6 @@ impl Store {
         self.wake.tasks_ready();
         self.wake.jobs_changed();
         Ok(())
-    }
-
-    /// Notes another id of a part whose bytes the finalizer has proved to be
-    /// those of the frozen list.
-    ///
-    /// Transaction `adopt_part`.
-    ///
-    /// # Errors
-    /// As of [`Store::repair_tasks`]; [`StoreError::PartNotFound`].
-    pub async fn adopt_part(
-        &self,
-        job: &JobId,
-        epoch: Epoch,
-        file: FileOrdinal,
-        part: PartOrdinal,
-        part_id: &str,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        lock_commit(&mut tx, job, epoch).await?;
-        let done = sqlx::query(tx.sql(ADOPT_PART))
-            .bind(job.as_str())
-            .bind(i64::from(file.0))
-            .bind(i64::from(part.0))
-            .bind(part_id)
-            .execute(tx.connection())
-            .await?;
-        exactly_one(done.rows_affected(), || StoreError::PartNotFound {
-            job: job.clone(),
-            file,
-            part,
-        })?;
-        tx.commit().await
     }
 }
 

@@ -63,7 +63,7 @@ impl Store {
             .bind(i64::from(row.weight))
             .bind(row.leased_tasks_max.map(i64::from))
             .bind(row.open_jobs_max.map(i64::from))
-            .execute(&self.pool)
+            .execute(self.database())
             .await?;
         self.wake.tasks_ready();
         Ok(())
@@ -71,7 +71,9 @@ impl Store {
 
     /// Every tenant, by name.
     pub async fn tenants(&self) -> Result<Vec<TenantRow>, StoreError> {
-        let rows = sqlx::query(self.sql(TENANTS)).fetch_all(&self.pool).await?;
+        let rows = sqlx::query(self.sql(TENANTS))
+            .fetch_all(self.database())
+            .await?;
         rows.iter()
             .map(|row| {
                 Ok(TenantRow {

@@ -310,7 +310,7 @@ impl Store {
     pub async fn uploads(&self, job: &JobId) -> Result<Vec<UploadRow>, StoreError> {
         let rows = sqlx::query(self.sql(UPLOADS))
             .bind(job.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter().map(UploadRow::read).collect()
     }
@@ -319,7 +319,7 @@ impl Store {
     /// which no task is leased, and those whose file has a later upload.
     pub async fn uploads_to_abort(&self) -> Result<Vec<UploadRow>, StoreError> {
         let rows = sqlx::query(self.sql(UPLOADS_TO_ABORT))
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter().map(UploadRow::read).collect()
     }

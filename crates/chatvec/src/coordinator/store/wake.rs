@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::Store;
+use super::in_time::in_time;
 use crate::identity;
 
 /// Between two signals of one kind from one process: many tasks may end at once.
@@ -166,7 +167,7 @@ async fn tell(signals: PgPool, outbox: Arc<Outbox>, sender: String) {
                 .bind(topic.channel())
                 .bind(&sender)
                 .execute(&signals);
-            if let Err(error) = told.await {
+            if let Err(error) = in_time(told).await {
                 tracing::debug!(%error, "other coordinators could not be woken, they will look by themselves");
             }
         }
@@ -185,8 +186,8 @@ async fn listen(signals: PgPool, counters: Arc<Counters>, own: String) {
 }
 
 async fn listen_once(signals: &PgPool, counters: &Counters, own: &str) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(signals).await?;
-    listener.listen_all(Topic::ALL.map(Topic::channel)).await?;
+    let mut listener = in_time(PgListener::connect_with(signals)).await?;
+    in_time(listener.listen_all(Topic::ALL.map(Topic::channel))).await?;
     // Whatever was said before is news.
     Topic::ALL
         .into_iter()

@@ -71,7 +71,7 @@ impl Store {
     pub async fn workers(&self, seen_within_ms: i64) -> Result<Vec<WorkerRow>, StoreError> {
         let rows = sqlx::query(self.sql(WORKERS))
             .bind(seen_within_ms)
-            .fetch_all(&self.pool)
+            .fetch_all(self.database())
             .await?;
         rows.iter()
             .map(|row| {

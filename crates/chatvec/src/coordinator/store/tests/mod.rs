@@ -17,6 +17,7 @@ mod uploads;
 
 mod disk;
 mod model;
+mod silence;
 
 mod server;
 
