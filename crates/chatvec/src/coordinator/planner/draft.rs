@@ -9,8 +9,9 @@ use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 use chatvec_core::sidefile::{self, Folder, SidePlan, SideRequest};
 
+use super::inputs::of_role;
 use super::{SurveyedInputs, Unplannable};
-use crate::storage::{ObjectStorage, Output};
+use crate::storage::{ObjectStorage, Output, SurveyError};
 
 /// A job decided to the last byte's place, and nothing written yet.
 #[derive(Debug)]
@@ -65,11 +66,8 @@ pub fn draft(
     };
     let mut warnings = Vec::new();
     for (role, surveyed) in inputs.all() {
-        let of_role = surveyed.checkpoint.warnings.iter().cloned();
-        warnings.extend(of_role.map(|one| Problem {
-            subject: format!("{role}: {}", one.subject),
-            ..one
-        }));
+        let found = surveyed.checkpoint.warnings.iter().cloned();
+        warnings.extend(found.map(|one| of_role(role, one)));
     }
     warnings.extend(plan.alignment.warnings.iter().cloned());
     warnings.extend(sides.warnings.iter().cloned().map(in_recipe));
@@ -108,7 +106,7 @@ struct Texts {
 }
 
 impl Texts {
-    fn read(inputs: &SurveyedInputs, role: Role) -> Result<Self, Vec<Problem>> {
+    fn read(inputs: &SurveyedInputs, role: Role) -> Result<Self, Unplannable> {
         let surveyed = inputs.of(role);
         let files: Vec<_> = surveyed
             .listing
@@ -116,20 +114,21 @@ impl Texts {
             .map(|file| (file.name.clone(), file.size))
             .collect();
         let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
-        let failed = |problem: Problem| {
-            vec![Problem {
-                subject: format!("{role}: {}", problem.subject),
-                ..problem
-            }]
+        let failed = |error: SurveyError| Unplannable {
+            kind: error.kind(),
+            problems: error
+                .problems()
+                .into_iter()
+                .map(|problem| of_role(role, problem))
+                .collect(),
         };
         let mut texts = BTreeMap::new();
         for name in sidefile::texts_needed(&names) {
             let (bytes, read) = surveyed.read_small(&name).map_err(failed)?;
             if inputs.small_files(role).get(&name) != Some(&read) {
-                return Err(failed(
-                    Problem::new(&read.url, "changed while the merge was planned")
-                        .with_hint("try again"),
-                ));
+                let problem = Problem::new(&read.url, "changed while the merge was planned")
+                    .with_hint("try again");
+                return Err(of_role(role, problem).into());
             }
             texts.insert(name, bytes);
         }

@@ -12,7 +12,7 @@ use chatvec_core::sidefile;
 use chatvec_core::task::{FailureKind, SourceFile};
 
 use super::Unplannable;
-use crate::storage::{Location, ObjectStorage, Surveyed, survey};
+use crate::storage::{Location, ObjectStorage, SurveyError, Surveyed, survey};
 
 /// Small files of a checkpoint by their path in it, pinned.
 pub(super) type SmallFiles = BTreeMap<String, SourceFile>;
@@ -77,25 +77,22 @@ impl SurveyedInputs {
                 .find(|(_, named)| **named == ordinal)
                 .expect("each location has a role")
                 .0;
-            let pinned = outcome
-                .map_err(|error| {
-                    // A repeat may help with all of them if it helps with one.
-                    if kind != FailureKind::Transient && error.kind() != FailureKind::BadInput {
-                        kind = error.kind();
-                    }
-                    error.problems()
-                })
-                .and_then(|one| {
-                    let small = small_files(&one).map_err(|problem| vec![problem])?;
-                    Ok((one, small))
-                });
+            let pinned = outcome.and_then(|one| {
+                let small = small_files(&one)?;
+                Ok((one, small))
+            });
             match pinned {
                 Ok((one, files)) => {
                     surveyed.push(one);
                     small.push(files);
                 }
-                Err(found) => {
-                    problems.extend(found.into_iter().map(|problem| of_role(role, problem)));
+                Err(error) => {
+                    // A repeat may help with all of them if it helps with one.
+                    if kind != FailureKind::Transient && error.kind() != FailureKind::BadInput {
+                        kind = error.kind();
+                    }
+                    let found = error.problems().into_iter();
+                    problems.extend(found.map(|problem| of_role(role, problem)));
                 }
             }
         }
@@ -212,7 +209,7 @@ impl SurveyedInputs {
 }
 
 /// Pins the files that decide something, or may travel to the output.
-fn small_files(surveyed: &Surveyed) -> Result<SmallFiles, Problem> {
+fn small_files(surveyed: &Surveyed) -> Result<SmallFiles, SurveyError> {
     let names = surveyed.listing.iter().map(|file| file.name.as_str());
     let small =
         names.filter(|name| sidefile::travels(name) || !sidefile::texts_needed(&[name]).is_empty());
@@ -236,7 +233,7 @@ fn named(recipe: &Recipe) -> impl Iterator<Item = (Role, &str)> {
     std::iter::once((Role::Cp, recipe.cp.as_str())).chain(vectors)
 }
 
-fn of_role(role: Role, problem: Problem) -> Problem {
+pub(super) fn of_role(role: Role, problem: Problem) -> Problem {
     Problem {
         subject: format!("{role}: {}", problem.subject),
         ..problem

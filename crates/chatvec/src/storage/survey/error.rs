@@ -2,7 +2,7 @@
 
 use chatvec_core::checkpoint::CheckpointError;
 use chatvec_core::problem::Problem;
-use chatvec_core::task::FailureKind;
+use chatvec_core::task::{FailureKind, TaskFailure};
 
 use crate::storage::Location;
 use crate::storage::file::FileError;
@@ -40,6 +40,8 @@ pub enum SurveyError {
     /// Its files are broken or contradict each other.
     #[error("{}", first_of(.problems))]
     Broken {
+        /// The class: that of the problem that may pass by itself, if there is one.
+        kind: FailureKind,
         /// All that was found, at least one.
         problems: Vec<Problem>,
     },
@@ -48,12 +50,24 @@ pub enum SurveyError {
 impl SurveyError {
     /// The class of the error: [`FailureKind::Transient`] may pass by itself.
     pub fn kind(&self) -> FailureKind {
-        let Self::Object(error) = self else {
-            return FailureKind::BadInput;
-        };
-        match error.failure().kind {
-            kind @ (FailureKind::Transient | FailureKind::PermissionDenied) => kind,
-            _ => FailureKind::BadInput,
+        match self {
+            Self::Object(error) => failure_of(error).kind,
+            Self::Broken { kind, .. } => *kind,
+            Self::NotFound { .. }
+            | Self::NotAFolder { .. }
+            | Self::File(_)
+            | Self::Checkpoint { .. } => FailureKind::BadInput,
+        }
+    }
+
+    /// Everything that is wrong with several files, at least one.
+    pub(super) fn of_files(failures: Vec<TaskFailure>) -> Self {
+        let has = |kind| failures.iter().any(|failure| failure.kind == kind);
+        let kinds = [FailureKind::Transient, FailureKind::PermissionDenied];
+        let kind = kinds.into_iter().find(|kind| has(*kind));
+        Self::Broken {
+            kind: kind.unwrap_or(FailureKind::BadInput),
+            problems: failures.into_iter().map(|one| one.problem).collect(),
         }
     }
 
@@ -90,8 +104,21 @@ impl SurveyError {
                     None => problem,
                 }]
             }
-            Self::Broken { problems } => problems.clone(),
+            Self::Broken { problems, .. } => problems.clone(),
         }
+    }
+}
+
+/// What an object that cannot be read is to a survey: no job has begun, so
+/// nothing has changed since.
+pub(super) fn failure_of(error: &ObjectError) -> TaskFailure {
+    let failure = error.failure();
+    match failure.kind {
+        FailureKind::Transient | FailureKind::PermissionDenied => failure,
+        _ => TaskFailure {
+            kind: FailureKind::BadInput,
+            ..failure
+        },
     }
 }
 

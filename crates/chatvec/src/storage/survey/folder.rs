@@ -9,11 +9,10 @@ use std::sync::{Mutex, PoisonError};
 
 use chatvec_core::checkpoint::{ListedFile, WeightFile};
 use chatvec_core::header;
-use chatvec_core::problem::Problem;
 use chatvec_core::sidefile::is_read_folder;
-use chatvec_core::task::SourceFile;
+use chatvec_core::task::{SourceFile, TaskFailure};
 
-use super::{SNAPSHOTS, SurveyError, all_or_problems, broken_header};
+use super::{SNAPSHOTS, SurveyError, all_or_problems, bad_input, broken_header};
 use crate::storage::Location;
 use crate::storage::file::{FileError, open_pinned};
 
@@ -103,15 +102,15 @@ pub(super) fn read_headers(
 
 /// Reads 8 bytes and the JSON that they announce. The pin is older than what
 /// is read, so whatever changes the file during or after it is noticed later.
-fn read_header(folder: &Path, name: &str) -> Result<(SourceFile, WeightFile), Problem> {
+fn read_header(folder: &Path, name: &str) -> Result<(SourceFile, WeightFile), TaskFailure> {
     let path = folder.join(name);
     let broken = |error| broken_header(path.display().to_string(), &error);
-    let (file, source) = open_pinned(&path).map_err(|error| error.problem())?;
+    let (file, source) = open_pinned(&path).map_err(|error| bad_input(error.problem()))?;
     let read = |offset, length: u64| {
         let mut bytes = vec![0; usize::try_from(length).expect("headers are below 100 MB")];
         match file.read_exact_at(&mut bytes, offset) {
             Ok(()) => Ok(bytes),
-            Err(error) => Err(FileError::of(&path, error).problem()),
+            Err(error) => Err(bad_input(FileError::of(&path, error).problem())),
         }
     };
     let first8 = read(0, source.size.min(8))?;

@@ -17,7 +17,7 @@ use chatvec_core::checkpoint::{
 };
 use chatvec_core::header::HeaderError;
 use chatvec_core::problem::Problem;
-use chatvec_core::task::SourceFile;
+use chatvec_core::task::{FailureKind, SourceFile, TaskFailure};
 
 use self::objects::Objects;
 use super::Location;
@@ -121,9 +121,7 @@ fn assembled(
             subject: format!("{location}: {}", problem.subject),
             ..problem
         };
-        SurveyError::Broken {
-            problems: problems.into_iter().map(located).collect(),
-        }
+        SurveyError::of_files(problems.into_iter().map(located).map(bad_input).collect())
     })?;
     listing.retain(|file| !file.name.ends_with('/') && !file.name.starts_with(SNAPSHOTS));
     Ok(Surveyed {
@@ -141,10 +139,10 @@ impl Surveyed {
     ///
     /// # Errors
     /// It cannot be read, is over 256 MiB, or is being written.
-    pub fn read_small(&self, name: &str) -> Result<(Vec<u8>, SourceFile), Problem> {
+    pub fn read_small(&self, name: &str) -> Result<(Vec<u8>, SourceFile), SurveyError> {
         match &self.files {
-            Files::In(folder) => read_pinned(&folder.join(name)).map_err(|error| error.problem()),
-            Files::Objects(objects) => objects.read_small(name).map_err(|error| error.problem()),
+            Files::In(folder) => read_pinned(&folder.join(name)).map_err(SurveyError::File),
+            Files::Objects(objects) => Ok(objects.read_small(name)?),
         }
     }
 
@@ -152,10 +150,10 @@ impl Surveyed {
     ///
     /// # Errors
     /// It is no longer there, or its path is not UTF-8.
-    pub fn pin(&self, name: &str) -> Result<SourceFile, Problem> {
+    pub fn pin(&self, name: &str) -> Result<SourceFile, SurveyError> {
         match &self.files {
-            Files::In(folder) => file::pin(&folder.join(name)).map_err(|error| error.problem()),
-            Files::Objects(objects) => objects.pin(name).map_err(|error| error.problem()),
+            Files::In(folder) => file::pin(&folder.join(name)).map_err(SurveyError::File),
+            Files::Objects(objects) => Ok(objects.pin(name)?),
         }
     }
 }
@@ -165,28 +163,36 @@ const SNAPSHOTS: &str = "snapshots/";
 
 /// The headers, or everything that is wrong with any of them.
 fn all_or_problems<T>(
-    results: impl IntoIterator<Item = Result<T, Problem>>,
+    results: impl IntoIterator<Item = Result<T, TaskFailure>>,
 ) -> Result<Vec<T>, SurveyError> {
     let mut headers = Vec::new();
-    let mut problems = Vec::new();
+    let mut failures = Vec::new();
     for result in results {
         match result {
             Ok(header) => headers.push(header),
-            Err(problem) => problems.push(problem),
+            Err(failure) => failures.push(failure),
         }
     }
-    if problems.is_empty() {
+    if failures.is_empty() {
         Ok(headers)
     } else {
-        Err(SurveyError::Broken { problems })
+        Err(SurveyError::of_files(failures))
     }
 }
 
-fn broken_header(subject: String, error: &HeaderError) -> Problem {
+fn broken_header(subject: String, error: &HeaderError) -> TaskFailure {
     let problem = Problem::new(subject, error.to_string());
-    match error.hint() {
+    bad_input(match error.hint() {
         Some(hint) => problem.with_hint(hint),
         None => problem,
+    })
+}
+
+/// A file that is not what it should be.
+fn bad_input(problem: Problem) -> TaskFailure {
+    TaskFailure {
+        kind: FailureKind::BadInput,
+        problem,
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chatvec_core::checkpoint::{ListedFile, WeightFile};
 use chatvec_core::header;
-use chatvec_core::problem::Problem;
 use chatvec_core::sidefile::is_read_folder;
-use chatvec_core::task::SourceFile;
+use chatvec_core::task::{SourceFile, TaskFailure};
 use futures_util::StreamExt as _;
 
+use super::error::failure_of;
 use super::{SNAPSHOTS, SurveyError, all_or_problems, broken_header};
 use crate::storage::Location;
 use crate::storage::file::WHOLE_FILE_MAX;
@@ -140,14 +140,14 @@ impl Objects {
         self.read_range(object, 0, object.size).await
     }
 
-    async fn read_header(&self, name: &str) -> Result<(SourceFile, WeightFile), Problem> {
-        let object = self.listed(name).map_err(|error| error.problem())?;
+    async fn read_header(&self, name: &str) -> Result<(SourceFile, WeightFile), TaskFailure> {
+        let object = self.listed(name).map_err(|error| failure_of(&error))?;
         let source = self.source(object);
         let size = object.size;
         let broken = |error| broken_header(source.url.clone(), &error);
         let read = async |from, to| {
             let bytes = self.read_range(object, from, to).await;
-            bytes.map_err(|error| error.problem())
+            bytes.map_err(|error| failure_of(&error))
         };
         let mut bytes = read(0, size.min(FIRST_READ)).await?;
         let length = header::parse_length(&bytes, size).map_err(broken)?;
