@@ -43,6 +43,11 @@ bench-fleet: postgres .venv/requirements.installed ## Measure a worker on S3 nex
 	cargo build --release -p chatvec -p chatvec-tests
 	target/release/chatvec-lab bench-fleet $(BENCH_ARGS)
 
+.PHONY: bench-plan
+bench-plan: postgres .venv/requirements.installed ## Measure the plan of 91,000 tensors a checkpoint on S3
+	cargo build --release -p chatvec -p chatvec-tests
+	target/release/chatvec-lab bench-plan $(BENCH_ARGS)
+
 .PHONY: lint
 lint: tools ## Run every check that is no test
 	cargo fmt --all --check

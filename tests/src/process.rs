@@ -73,10 +73,18 @@ pub fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Outcome {
 ///
 /// # Panics
 /// If it does not hold in time, naming `what` was waited for.
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn until(what: &str, condition: impl FnMut() -> bool) {
+    until_within(DEADLINE, what, condition);
+}
+
+/// The same for what takes its time.
+///
+/// # Panics
+/// If it does not hold within this time.
+pub(crate) fn until_within(longest: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
-        assert!(begin.elapsed() < DEADLINE, "waited too long for {what}");
+        assert!(begin.elapsed() < longest, "waited too long for {what}");
         wait_for(&mut [], LOOK_EVERY);
     }
 }

@@ -8,6 +8,7 @@ mod child;
 mod fleet;
 mod floor;
 mod object_floor;
+mod plan;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -24,6 +25,7 @@ use child::Measured;
 pub use fleet::FleetBench;
 pub use floor::{Floor, copy as floor};
 pub use object_floor::{ObjectFloor, copy as object_floor};
+pub use plan::PlanBench;
 
 /// λ of every merge here.
 const LAMBDA: f64 = 0.5;

@@ -56,7 +56,10 @@ impl PlanBench {
             ("wall s, median", format!("{median_s:.2}")),
             ("wall s, slowest", format!("{:.2}", greatest(walls))),
             ("coordinator, peak MiB", format!("{:.0}", greatest(peaks))),
-            ("tasks", fleet.postgres.query("SELECT max(task_no) + 1 FROM task")),
+            (
+                "tasks",
+                fleet.postgres.query("SELECT max(task_no) + 1 FROM task"),
+            ),
         ] {
             table.row(&[name.to_owned(), value]);
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::Context as _;
-use chatvec_tests::bench::{Bench, FleetBench, Floor, ObjectFloor, floor, object_floor};
+use chatvec_tests::bench::{Bench, FleetBench, Floor, ObjectFloor, PlanBench, floor, object_floor};
 use chatvec_tests::changes::greatest;
 use chatvec_tests::component::{Access, BUCKET, Bucket, Identity, Postgres, SeaweedFs};
 use chatvec_tests::family::{Family, FamilySpec, write_sparse};
@@ -51,6 +51,8 @@ enum Command {
     ObjectFloor(ObjectFloorArgs),
     /// Measure a worker between buckets next to the floor, and an idle fleet
     BenchFleet(BenchFleetArgs),
+    /// Measure the plan of 91,000 tensors a checkpoint in a bucket
+    BenchPlan(BenchPlanArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -226,6 +228,16 @@ struct BenchFleetArgs {
     folder: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct BenchPlanArgs {
+    /// Jobs to plan
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Where the family lies before it is uploaded
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Family(arguments) => write_family(&arguments),
@@ -258,6 +270,11 @@ fn main() -> anyhow::Result<ExitCode> {
             &Access::from_environment()?,
         ),
         Command::BenchFleet(arguments) => bench_fleet(arguments),
+        Command::BenchPlan(BenchPlanArgs { runs, folder }) => {
+            let folder = folder.unwrap_or_else(bench_folder);
+            let report = PlanBench { folder, runs }.run();
+            report.map(|report| println!("{report}"))
+        }
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -338,13 +355,16 @@ fn environment_bucket() -> anyhow::Result<Bucket> {
     Ok(Bucket::new(BUCKET, Access::from_environment()?))
 }
 
+/// Where families and outputs of measurements lie unless told otherwise.
+fn bench_folder() -> PathBuf {
+    python::repository().join("target/bench")
+}
+
 fn bench_fleet(arguments: BenchFleetArgs) -> anyhow::Result<()> {
     let spec = arguments.preset.spec(1);
     let bench = FleetBench {
         lab: std::env::current_exe().context("cannot find this tool's own path")?,
-        folder: arguments
-            .folder
-            .unwrap_or_else(|| python::repository().join("target/bench")),
+        folder: arguments.folder.unwrap_or_else(bench_folder),
         family: spec.context("holes are not uploaded")?,
         runs: arguments.runs,
         slots: arguments.slots,
@@ -360,9 +380,7 @@ fn run_bench(arguments: BenchArgs) -> anyhow::Result<()> {
     let chatvec = arguments
         .chatvec
         .unwrap_or_else(|| lab.with_file_name("chatvec"));
-    let folder = arguments
-        .folder
-        .unwrap_or_else(|| python::repository().join("target/bench"));
+    let folder = arguments.folder.unwrap_or_else(bench_folder);
     let bench = Bench {
         chatvec,
         lab,

@@ -5,12 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential};
 use object_store::client::{
     ClientOptions, HttpClient, HttpConnector as _, HttpRequestBody, ReqwestConnector,
 };
-use object_store::{ObjectStore, ObjectStoreExt as _, RetryConfig, WriteMultipart};
+use object_store::multipart::MultipartStore as _;
+use object_store::{MultipartId, ObjectStore, ObjectStoreExt as _, RetryConfig, WriteMultipart};
 use tokio::runtime::Runtime;
 use tonic::codegen::http::Request;
 
@@ -152,6 +154,50 @@ impl Bucket {
     /// # Errors
     /// Whatever the server says.
     pub fn unfinished_uploads(&self) -> anyhow::Result<Vec<String>> {
+        let uploads = self.list_uploads()?;
+        Ok(uploads.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Aborts every unfinished upload of a key, as a lifecycle rule or a person
+    /// does; how many there were.
+    ///
+    /// # Errors
+    /// Whatever the server says.
+    pub fn abort_uploads(&self, key: &str) -> anyhow::Result<usize> {
+        let mut uploads = self.list_uploads()?;
+        uploads.retain(|(of, _)| of == key);
+        for (key, id) in &uploads {
+            let abort = async { self.store.abort_multipart(&key.as_str().into(), id).await };
+            self.runtime.block_on(abort)?;
+        }
+        Ok(uploads.len())
+    }
+
+    /// Puts a part into the one unfinished upload of a key, over the part that
+    /// stands there.
+    ///
+    /// # Errors
+    /// Whatever the server says; no such upload.
+    pub fn put_part(&self, key: &str, ordinal: usize, bytes: Vec<u8>) -> anyhow::Result<()> {
+        let mut uploads = self.list_uploads()?.into_iter();
+        let upload = uploads.find(|(of, _)| of == key);
+        let (_, id) = upload.with_context(|| format!("no upload of `{key}`"))?;
+        let path = key.into();
+        let put = async { self.store.put_part(&path, &id, ordinal, bytes.into()).await };
+        self.runtime.block_on(put)?;
+        Ok(())
+    }
+
+    /// Puts bytes to a URL of the server that wants no signature.
+    pub(crate) fn put_to(&self, url: &str, bytes: Vec<u8>) -> anyhow::Result<()> {
+        let request = Request::put(url).body(HttpRequestBody::from(bytes))?;
+        let answer = self.runtime.block_on(self.http.execute(request))?;
+        anyhow::ensure!(answer.status().is_success(), "{url}: {}", answer.status());
+        Ok(())
+    }
+
+    /// Every unfinished upload: its key and its id.
+    fn list_uploads(&self) -> anyhow::Result<Vec<(String, MultipartId)>> {
         let credential = AwsCredential {
             key_id: self.access.key_id.clone(),
             secret_key: self.access.secret_key.clone(),
@@ -167,7 +213,9 @@ impl Bucket {
         let answer = String::from_utf8_lossy(&answer);
         anyhow::ensure!(status.is_success(), "{status}: {answer}");
         let uploads = answer.split("<Upload>").skip(1);
-        uploads.map(key_in).collect()
+        uploads
+            .map(|upload| Ok((text_in(upload, "Key")?, text_in(upload, "UploadId")?)))
+            .collect()
     }
 
     /// Writes every file of a folder below a prefix, in parts where it is large.
@@ -241,13 +289,15 @@ fn no_retries() -> RetryConfig {
     }
 }
 
-/// The first key in a piece of XML. Keys of tests have nothing to escape.
-fn key_in(xml: &str) -> anyhow::Result<String> {
-    let key = xml
-        .split_once("<Key>")
-        .and_then(|(_, rest)| Some(rest.split_once("</Key>")?.0));
-    key.map(ToOwned::to_owned)
-        .ok_or_else(|| anyhow::anyhow!("an upload without a key: {xml}"))
+/// The text of the first element of this name. Those of tests have nothing to
+/// escape.
+fn text_in(xml: &str, name: &str) -> anyhow::Result<String> {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    let text = xml
+        .split_once(&open)
+        .and_then(|(_, rest)| Some(rest.split_once(&close)?.0));
+    text.map(ToOwned::to_owned)
+        .ok_or_else(|| anyhow::anyhow!("an upload without `{name}`: {xml}"))
 }
 
 #[cfg(test)]
@@ -263,7 +313,9 @@ mod tests {
         let mut upload = bucket.runtime.block_on(begin).unwrap();
         assert_eq!(bucket.unfinished_uploads().unwrap(), ["some/object"]);
         assert!(bucket.keys("").unwrap().is_empty());
-        bucket.runtime.block_on(upload.abort()).unwrap();
+        assert_eq!(bucket.abort_uploads("some/other").unwrap(), 0);
+        assert_eq!(bucket.abort_uploads("some/object").unwrap(), 1);
         assert!(bucket.unfinished_uploads().unwrap().is_empty());
+        assert!(bucket.runtime.block_on(upload.complete()).is_err());
     }
 }

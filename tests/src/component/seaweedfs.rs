@@ -51,6 +51,8 @@ impl Identity {
 pub struct SeaweedFs {
     process: Process,
     port: u16,
+    /// Where it shows the bucket as a filesystem, to whoever asks.
+    filer_port: u16,
     // Removed after the server has ended: fields are dropped in this order.
     _folder: TempDir,
 }
@@ -65,10 +67,11 @@ impl SeaweedFs {
         let program = python::env().with_file_name("weed");
         for _ in 0..TRIES {
             let folder = tempfile::tempdir().expect("a temporary folder");
-            let (command, port) = mini(&program, folder.path());
+            let (command, port, filer_port) = mini(&program, folder.path());
             let mut server = Self {
                 process: Process::start(command),
                 port,
+                filer_port,
                 _folder: folder,
             };
             let bucket = server.bucket();
@@ -105,14 +108,30 @@ impl SeaweedFs {
         }
     }
 
+    /// Writes an object of this size: these bytes, and behind them a hole, which
+    /// takes no space and reads as zeros. S3 itself has no such thing.
+    ///
+    /// # Errors
+    /// Whatever the server says.
+    pub fn put_with_hole(&self, key: &str, bytes: Vec<u8>, size: u64) -> anyhow::Result<()> {
+        let url = format!(
+            "http://127.0.0.1:{}/buckets/{BUCKET}/{key}",
+            self.filer_port
+        );
+        let bucket = self.bucket();
+        bucket.put_to(&url, bytes)?;
+        bucket.put_to(&format!("{url}?offset={}", size - 1), vec![0])
+    }
+
     /// Its bucket, for whom everything is allowed.
     pub fn bucket(&self) -> Bucket {
         Bucket::new(BUCKET, self.access(Identity::Owner))
     }
 }
 
-/// The command of a server in a folder, and the port where it speaks S3.
-fn mini(program: &Path, folder: &Path) -> (Command, u16) {
+/// The command of a server in a folder, the port where it speaks S3, and the one
+/// of its filesystem.
+fn mini(program: &Path, folder: &Path) -> (Command, u16, u16) {
     let identities = Identity::ALL.map(|identity| {
         json!({
             "name": identity.name(),
@@ -136,12 +155,12 @@ fn mini(program: &Path, folder: &Path) -> (Command, u16) {
         .current_dir(folder);
     const PORTS: [&str; 10] = [
         "s3.port",
+        "filer.port",
         "s3.port.grpc",
         "master.port",
         "master.port.grpc",
         "volume.port",
         "volume.port.grpc",
-        "filer.port",
         "filer.port.grpc",
         "admin.port",
         "admin.port.grpc",
@@ -150,7 +169,7 @@ fn mini(program: &Path, folder: &Path) -> (Command, u16) {
     for (name, port) in PORTS.into_iter().zip(ports) {
         command.arg(format!("-{name}={port}"));
     }
-    (command, ports[0])
+    (command, ports[0], ports[1])
 }
 
 #[cfg(test)]
@@ -178,6 +197,16 @@ mod tests {
             assert!(fs::read(from.join(name)).unwrap() == fs::read(to.join(name)).unwrap());
         }
         assert!(buckets[0].unfinished_uploads().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_hole_takes_no_space_and_counts_in_the_size() {
+        let server = SeaweedFs::start();
+        server
+            .put_with_hole("some/object", b"abc".to_vec(), 10)
+            .unwrap();
+        let found = server.bucket().get("some/object").unwrap();
+        assert_eq!(found, b"abc\0\0\0\0\0\0\0");
     }
 
     #[test]
