@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::component::{Access, Bucket, Identity, Postgres, SeaweedFs};
+use crate::emulator::{Emulator, Profile};
 use crate::process::{self, Outcome, Process, until};
 
 /// A database with the program's schema, a bucket, and a folder.
@@ -18,14 +19,22 @@ use crate::process::{self, Outcome, Process, until};
 pub struct Fleet {
     /// The database of the jobs.
     pub postgres: Postgres,
-    /// The store of the checkpoints.
-    pub seaweedfs: SeaweedFs,
+    store: Store,
     /// How every process of the fleet is known to the store.
     pub access: Access,
     /// The store's bucket, for whom everything is allowed.
     pub bucket: Bucket,
     folder: TempDir,
     started: AtomicU32,
+}
+
+/// The store of the checkpoints.
+#[derive(Debug)]
+enum Store {
+    /// A real one.
+    SeaweedFs(SeaweedFs),
+    /// One that does what a test wants.
+    Emulator(Emulator),
 }
 
 /// A coordinator that listens.
@@ -55,13 +64,52 @@ impl Fleet {
     /// If a service cannot be had.
     pub fn unprepared() -> Self {
         let seaweedfs = SeaweedFs::start();
+        let (access, bucket) = (seaweedfs.access(Identity::Owner), seaweedfs.bucket());
+        Self::on(Store::SeaweedFs(seaweedfs), access, bucket)
+    }
+
+    /// As [`Fleet::start`], with an emulator for a store.
+    ///
+    /// # Panics
+    /// If a service cannot be had.
+    pub fn on_emulator(profile: Profile) -> Self {
+        let emulator = Emulator::start(profile);
+        let (access, bucket) = (emulator.access("owner"), emulator.bucket());
+        let fleet = Self::on(Store::Emulator(emulator), access, bucket);
+        fleet.migrate().expect_code(0);
+        fleet
+    }
+
+    fn on(store: Store, access: Access, bucket: Bucket) -> Self {
         Self {
             postgres: Postgres::start(),
-            access: seaweedfs.access(Identity::Owner),
-            bucket: seaweedfs.bucket(),
-            seaweedfs,
+            access,
+            bucket,
+            store,
             folder: tempfile::tempdir().expect("a temporary folder"),
             started: AtomicU32::new(0),
+        }
+    }
+
+    /// Its real store.
+    ///
+    /// # Panics
+    /// If it has an emulator.
+    pub fn seaweedfs(&self) -> &SeaweedFs {
+        match &self.store {
+            Store::SeaweedFs(seaweedfs) => seaweedfs,
+            Store::Emulator(_) => panic!("this fleet has an emulator"),
+        }
+    }
+
+    /// Its emulator.
+    ///
+    /// # Panics
+    /// If it has a real store.
+    pub fn emulator(&self) -> &Emulator {
+        match &self.store {
+            Store::Emulator(emulator) => emulator,
+            Store::SeaweedFs(_) => panic!("this fleet has a real store"),
         }
     }
 
@@ -147,6 +195,23 @@ impl Fleet {
         self.client(coordinators, &["get", "-o", "json", job])
             .expect_code(0)
             .json()
+    }
+
+    /// Makes the database refuse every update of a table's row to which the
+    /// condition applies, until [`Fleet::allow`]: whoever writes it is stopped
+    /// at a known step.
+    pub fn refuse(&self, table: &str, condition: &str) {
+        self.postgres.query(&format!(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN RAISE EXCEPTION 'refused by the test'; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON {table}
+                 FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION refuse()"
+        ));
+    }
+
+    /// Ends what [`Fleet::refuse`] began.
+    pub fn allow(&self) {
+        self.postgres.query("DROP FUNCTION refuse CASCADE");
     }
 
     /// Waits for a condition on a job.

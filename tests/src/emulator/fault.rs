@@ -52,6 +52,8 @@ pub enum Action {
     FlipBody(u64),
     /// A range is answered with the whole object, and 200.
     IgnoreRange,
+    /// A write is carried out whatever it demands of what stands there.
+    IgnoreCondition,
     /// The lowest bit of this byte of the request's body is flipped on the way.
     CorruptReceived(u64),
     /// A part is kept with the lowest bit of this byte flipped, and with the

@@ -181,7 +181,7 @@ impl Shared {
         match call.operation {
             Operation::Head => self.head(call, ordinal),
             Operation::Get => self.get(call, ordinal, action),
-            Operation::Put => self.put(call, body, ordinal),
+            Operation::Put => self.put(call, body, ordinal, action),
             Operation::Delete => {
                 let mut changing = self.bucket();
                 if changing.bucket.delete(&call.key) {
@@ -228,10 +228,17 @@ impl Shared {
             .content(object.content.slice(range)))
     }
 
-    fn put(&self, call: &Call, body: Body, ordinal: u64) -> Result<Answer, Refused> {
+    fn put(
+        &self,
+        call: &Call,
+        body: Body,
+        ordinal: u64,
+        action: Option<Action>,
+    ) -> Result<Answer, Refused> {
         let mut changing = self.bucket();
         let metadata = call.metadata.clone();
         let condition = call.condition.as_ref();
+        let condition = condition.filter(|_| action != Some(Action::IgnoreCondition));
         let put = changing.bucket.put(&call.key, body, metadata, condition);
         let etag = put?;
         self.changed(&mut changing, ordinal, Some(&etag));

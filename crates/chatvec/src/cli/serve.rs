@@ -16,7 +16,7 @@ use super::runtime::block_on;
 use super::state_home::state_home;
 use super::{Exit, Failure, signals, size};
 use crate::coordinator::store::Store;
-use crate::coordinator::{Coordinator, CoordinatorOptions, verify_after_reboot};
+use crate::coordinator::{Coordinator, CoordinatorOptions};
 use crate::server;
 use crate::storage::lock;
 use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
@@ -57,6 +57,10 @@ pub struct ServeArgs {
     /// out of reach before it fails.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     storage_patience: u64,
+    /// How long a job that is being published waits for a bucket that refuses it
+    /// before it fails.
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    commit_patience: u64,
     /// Delete the records of jobs that ended this long ago; without it they are
     /// kept. What they published stays.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=3650))]
@@ -94,7 +98,6 @@ async fn serve(args: &ServeArgs) -> Result<(), Failure> {
             let store = Store::open_sqlite(&folder.join(STORE_NAME))
                 .await
                 .context("the job store cannot be opened")?;
-            verify_after_reboot(&store, &storage, &folder).await?;
             tracing::info!(state.folder = %folder.display(), "the job store is a file");
             coordinate(args, store, storage, stop).await
         }
@@ -115,6 +118,7 @@ async fn coordinate(
         lease_duration_ms: args.lease * 1000,
         part_size: args.part_size,
         storage_patience: Duration::from_secs(args.storage_patience),
+        commit_patience: Duration::from_secs(args.commit_patience),
         retention: args.retention.map(|days| Duration::from_hours(24 * days)),
     };
     let coordinator = Coordinator::start(store, storage, options);

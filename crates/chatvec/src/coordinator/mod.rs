@@ -15,6 +15,7 @@ mod resume;
 pub mod store;
 mod uploads;
 mod view;
+mod weaknesses;
 mod worker_api;
 
 use std::sync::Arc;
@@ -33,9 +34,10 @@ use tonic::service::Routes;
 use crate::identity;
 use crate::storage::ObjectStorage;
 use store::{Store, StoreError};
+use weaknesses::Weaknesses;
 
 pub use janitor::discard;
-pub use resume::{Resumed, resume, verify_after_reboot};
+pub use resume::{Resumed, resume};
 
 /// Between two looks at the job table without a wake-up, at most.
 const POLL_PERIOD: Duration = Duration::from_secs(5);
@@ -58,6 +60,10 @@ pub struct CoordinatorOptions {
     /// planned fails. Too short and a passing outage fails jobs; too long and a
     /// wrong address is told late.
     pub storage_patience: Duration,
+    /// How long a bucket may refuse a job in COMMITTING, whose tasks are all done,
+    /// before the job fails. Too short and a role or bucket that is set up anew
+    /// costs all that work; too long and nobody hears that it will not end.
+    pub commit_patience: Duration,
     /// How long the records of ended jobs are kept; `None` for ever.
     pub retention: Option<Duration>,
 }
@@ -80,6 +86,7 @@ impl Default for CoordinatorOptions {
             lease_duration_ms: 30_000,
             part_size: PartSize::DEFAULT,
             storage_patience: Duration::from_secs(600),
+            commit_patience: Duration::from_hours(24),
             retention: None,
         }
     }
@@ -91,6 +98,7 @@ struct Resources {
     store: Store,
     storage: ObjectStorage,
     options: CoordinatorOptions,
+    weaknesses: Weaknesses,
 }
 
 /// A running coordinator.
@@ -111,6 +119,7 @@ impl Coordinator {
                 store,
                 storage,
                 options,
+                weaknesses: Weaknesses::default(),
             },
             stopping: CancellationToken::new(),
             loops: TaskTracker::new(),

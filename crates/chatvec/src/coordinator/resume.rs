@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use anyhow::Context as _;
 use chatvec_core::ids::{FileOrdinal, JobId, TaskOrdinal};
 use chatvec_core::job::JobState;
 
 use super::planner::Blueprint;
-use super::store::{JobFilter, PartRow, Store};
+use super::store::{PartRow, Store};
 use super::view::stored_recipe;
 use crate::storage::local::{LocalError, PartialFile};
 use crate::storage::{ObjectStorage, Output, Partials};
@@ -41,44 +40,8 @@ pub async fn resume(
     verify(store, storage, job).await
 }
 
-/// Verifies the finished parts of every job if the machine has started anew
-/// since the last call for this state folder. Workers don't sync what they
-/// write, so a power cut may take bytes whose report was recorded.
-///
-/// # Errors
-/// As of [`resume`].
-pub async fn verify_after_reboot(
-    store: &Store,
-    storage: &ObjectStorage,
-    state_dir: &Path,
-) -> anyhow::Result<()> {
-    let path = state_dir.join(BOOT_NAME);
-    let boot = boot_id()?;
-    if fs::read_to_string(&path).is_ok_and(|known| known == boot) {
-        return Ok(());
-    }
-    let states = vec![JobState::Queued, JobState::Running];
-    let filter = JobFilter {
-        states,
-        limit: u32::MAX,
-        ..JobFilter::default()
-    };
-    for row in store.jobs(&filter).await? {
-        let verified = verify(store, storage, &row.job_id).await?;
-        tracing::info!(
-            job.id = %row.job_id,
-            job.kept_bytes = verified.kept_bytes,
-            job.reopened_tasks = verified.reopened_tasks,
-            "the machine was started anew: finished parts verified"
-        );
-    }
-    fs::write(&path, boot).with_context(|| format!("cannot write `{}`", path.display()))
-}
-
 /// Where Linux names its current run.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// The run of the machine in which the state folder's jobs were last verified.
-const BOOT_NAME: &str = "boot_id";
 
 /// What names this run of this machine: another one may have lost what was not
 /// synced.

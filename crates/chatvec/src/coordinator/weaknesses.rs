@@ -34,7 +34,9 @@ impl Weaknesses {
         };
         let probed = warnings.get_or_try_init(async || {
             let findings = probe_lightly(output.bucket(), output.url(), job.as_str()).await?;
-            let warnings = findings.iter().filter_map(|one: &Finding| one.warning(&bucket));
+            let warnings = findings
+                .iter()
+                .filter_map(|one: &Finding| one.warning(&bucket));
             let warnings: Vec<_> = warnings.collect();
             for warning in &warnings {
                 tracing::warn!(object.url = %bucket, "{warning}");

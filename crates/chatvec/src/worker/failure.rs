@@ -9,6 +9,10 @@ use crate::storage::object::ObjectError;
 /// What to do about a source that is not what was planned.
 const LEAVE_ALONE: &str = "leave the inputs alone while a job runs, and submit it again";
 
+/// What to do about an upload that is gone under the hands of its job.
+const LEAVE_UPLOADS: &str =
+    "a rule of the bucket that aborts unfinished uploads must spare those of the longest job";
+
 /// Why a task ended without its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
@@ -70,8 +74,13 @@ impl Stop {
     /// What follows from an error on a part of an upload.
     pub(crate) fn of_upload(error: &ObjectError) -> Self {
         match error {
-            // Whoever holds the job now has ended it.
-            ObjectError::UploadGone { .. } => Self::LeaseLost,
+            // Where the job's own coordinators ended it, the lease is over and the
+            // report counts nothing. Else somebody from outside did, and nobody
+            // will bring it back: told often enough, that ends the job.
+            ObjectError::UploadGone { .. } => Self::Failed(TaskFailure {
+                kind: FailureKind::Transient,
+                problem: error.problem().with_hint(LEAVE_UPLOADS),
+            }),
             _ => Self::Failed(error.failure()),
         }
     }
@@ -118,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_changed_object_is_a_changed_source_and_a_missing_upload_a_lost_lease() {
+    fn a_missing_or_changed_object_is_a_changed_source_and_a_missing_upload_a_failure() {
         let url = "s3://bucket/x".to_owned();
         let expected = "\"1\"".to_owned();
         for error in [
@@ -135,7 +144,11 @@ mod tests {
             assert_eq!(failure.problem.hint.as_deref(), Some(LEAVE_ALONE));
         }
         let gone = ObjectError::UploadGone { url };
-        assert_eq!(Stop::of_upload(&gone), Stop::LeaseLost);
+        let Stop::Failed(failure) = Stop::of_upload(&gone) else {
+            panic!("nobody else may know of it");
+        };
+        assert_eq!(failure.kind, FailureKind::Transient);
+        assert_eq!(failure.problem.hint.as_deref(), Some(LEAVE_UPLOADS));
     }
 
     #[test]

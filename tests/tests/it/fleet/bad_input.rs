@@ -67,7 +67,7 @@ fn a_wrong_key_fails_the_job() {
 #[test]
 fn a_bucket_that_may_only_be_read_fails_the_job() {
     let mut scene = Scene::tiny();
-    scene.fleet.access = scene.fleet.seaweedfs.access(Identity::Reader);
+    scene.fleet.access = scene.fleet.seaweedfs().access(Identity::Reader);
     let coordinator = scene.fleet.serve(&[]);
     let job = scene.submit(&coordinator.address, "out", &[]);
     let job = scene.fails(&coordinator.address, &job);
@@ -79,7 +79,7 @@ fn a_bucket_that_may_only_be_read_fails_the_job() {
 fn a_worker_that_may_only_read_fails_the_job() {
     let mut scene = Scene::tiny();
     let coordinator = scene.fleet.serve(&SMALL_PARTS);
-    scene.fleet.access = scene.fleet.seaweedfs.access(Identity::Reader);
+    scene.fleet.access = scene.fleet.seaweedfs().access(Identity::Reader);
     let _worker = scene.fleet.worker(&coordinator.address, &[]);
     let job = scene.submit(&coordinator.address, "out", &[]);
     let job = scene.fails(&coordinator.address, &job);

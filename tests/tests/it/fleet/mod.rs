@@ -5,5 +5,7 @@ mod bad_input;
 mod coordinators;
 mod jobs;
 mod outputs;
+mod repairs;
 mod scene;
+mod stores;
 mod workers;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use chatvec_tests::emulator::Profile;
 use chatvec_tests::family::{Family, FamilySpec, Member};
 use chatvec_tests::fleet::Fleet;
 use chatvec_tests::process::{Process, Signal, until};
@@ -36,32 +37,40 @@ pub(super) struct Scene {
     pub(super) family: Family,
 }
 
+fn many_tasks() -> FamilySpec {
+    FamilySpec {
+        layers: 4,
+        hidden: 768,
+        intermediate: 2048,
+        heads: 12,
+        kv_heads: 4,
+        vocab: 12_000,
+        shard_bytes: 40_000_000,
+        ..FamilySpec::tiny(7)
+    }
+}
+
 /// A published checkpoint: name → bytes, without those that name their job.
 pub(super) type Files = BTreeMap<String, Vec<u8>>;
 
 impl Scene {
     /// With checkpoints of 10 MB.
     pub(super) fn tiny() -> Self {
-        Self::with(&FamilySpec::tiny(7))
+        Self::with(Fleet::start(), &FamilySpec::tiny(7))
     }
 
     /// With checkpoints of 87 MB in three files: a job has 19 tasks, and is met
     /// half-way.
     pub(super) fn of_many_tasks() -> Self {
-        Self::with(&FamilySpec {
-            layers: 4,
-            hidden: 768,
-            intermediate: 2048,
-            heads: 12,
-            kv_heads: 4,
-            vocab: 12_000,
-            shard_bytes: 40_000_000,
-            ..FamilySpec::tiny(7)
-        })
+        Self::with(Fleet::start(), &many_tasks())
     }
 
-    fn with(spec: &FamilySpec) -> Self {
-        let fleet = Fleet::start();
+    /// With checkpoints of 10 MB in a store that does what the test wants.
+    pub(super) fn on_emulator(profile: Profile) -> Self {
+        Self::with(Fleet::on_emulator(profile), &FamilySpec::tiny(7))
+    }
+
+    fn with(fleet: Fleet, spec: &FamilySpec) -> Self {
         let family = spec.write(&fleet.path("family")).expect("written");
         for member in Member::ALL {
             let prefix = format!("{FAMILY}/{}", member.folder());
@@ -150,8 +159,15 @@ impl Scene {
 
     /// What `chatvec merge` publishes on disk for the family.
     pub(super) fn expected(&self) -> Files {
+        self.expected_with(&[])
+    }
+
+    /// The same with more flags.
+    pub(super) fn expected_with(&self, more: &[&str]) -> Files {
         let out = self.at(Place::Disk, "expected");
-        let args = std::iter::once("merge".to_owned()).chain(self.merge(Place::Disk, &out));
+        let more = more.iter().map(|flag| (*flag).to_owned());
+        let flags = self.merge(Place::Disk, &out).into_iter().chain(more);
+        let args = std::iter::once("merge".to_owned()).chain(flags);
         Process::start(self.fleet.command(args))
             .wait()
             .expect_code(0);

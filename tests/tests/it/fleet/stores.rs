@@ -116,7 +116,11 @@ fn a_bucket_that_refuses_a_commit_for_too_long_fails_the_job_and_nothing_of_it_s
     let failed = scene.fails(&coordinator.address, &job);
     assert!(complete.fired() > 1, "it was tried again before");
     let said = failed.to_string();
-    for words in ["PERMISSION_DENIED", "s3://models/out/config.json", "mend the bucket"] {
+    for words in [
+        "PERMISSION_DENIED",
+        "s3://models/out/config.json",
+        "mend the bucket",
+    ] {
         assert!(said.contains(words), "`{words}` is not in {failed:#}");
     }
     // What is there in part stays until it can be removed, and is no checkpoint.

@@ -22,7 +22,7 @@ use std::io;
 use chatvec_core::ids::JobId;
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
-use chatvec_core::task::FailureKind;
+use chatvec_core::task::{FailureKind, TaskFailure};
 use futures_util::stream::{self, StreamExt as _};
 use tracing::Instrument as _;
 
@@ -40,6 +40,10 @@ use crate::telemetry;
 
 /// Jobs published at once by one coordinator.
 const JOBS_AT_ONCE: usize = 8;
+
+/// Between two tries to publish a job, at least. What stands in the way, such as
+/// a full disk, seldom goes at once.
+const PAUSE_MS: i64 = 1_000;
 
 /// Why a job could not be published just now. The job keeps its state, and the
 /// next round tries again.
@@ -134,11 +138,41 @@ async fn finalize(resources: &Resources, job: &JobId) -> Result<(), FinalizeErro
         Held::Done(Ok(())) | Held::Lost => Ok(()),
         Held::Done(Err(FinalizeError::Store(StoreError::EpochLost { .. }))) => Ok(()),
         Held::Done(Err(error)) => {
+            if let Some(refusal) = lasting_refusal(resources, job, &error).await? {
+                tracing::error!(job.id = %job, job.problem = %refusal.problem, "job cannot be published, it is given up");
+                store.fail_commit(job, epoch, &refusal).await?;
+                return Ok(());
+            }
             tracing::warn!(job.id = %job, %error, "job could not be published, it will be tried again");
-            store.release_epoch(job, epoch).await?;
-            Err(error)
+            // Nobody takes it up before that: a pause.
+            match store.renew_epoch(job, epoch, PAUSE_MS).await {
+                Ok(()) | Err(StoreError::EpochLost { .. }) => Err(error),
+                Err(unpaused) => Err(unpaused.into()),
+            }
         }
     }
+}
+
+/// The end of a job in COMMITTING that its bucket refuses for too long: its
+/// permission or the bucket itself is gone, and nobody has mended that. A store
+/// that cannot be asked is waited for, however long that takes.
+async fn lasting_refusal(
+    resources: &Resources,
+    job: &JobId,
+    error: &FinalizeError,
+) -> Result<Option<JobError>, StoreError> {
+    let FinalizeError::Object(error) = error else {
+        return Ok(None);
+    };
+    let TaskFailure { kind, problem } = error.failure();
+    if !matches!(kind, FailureKind::PermissionDenied | FailureKind::BadInput) {
+        return Ok(None);
+    }
+    let waited = resources.store.age_of_commit(job).await?;
+    let is_over = waited.is_some_and(|waited| waited >= resources.options.commit_patience);
+    let hint = "mend the bucket and submit the job again; \
+                what was published in part is removed once the store allows it";
+    Ok(is_over.then(|| failure(kind, problem.with_hint(hint))))
 }
 
 async fn finalize_under(
@@ -196,6 +230,11 @@ async fn finalize_under(
 /// Whether the machine of the output folder has started anew since the job was
 /// planned, or is another one: workers do not sync what they write, so a report
 /// may outlive the bytes that it speaks of.
+///
+/// Asked before the commit and not at the start of a coordinator: here it costs
+/// no start its time, it holds for every job store and every coordinator that
+/// takes the job up, and nothing can be lost any more behind it, as staging syncs
+/// what was verified.
 fn may_have_lost_writes(finished: &Finished) -> bool {
     matches!(finished.output, Output::Folder(_))
         && finished.row.state != JobState::Committing

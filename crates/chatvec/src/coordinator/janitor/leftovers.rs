@@ -3,11 +3,14 @@
 //! named by a row of the job store, and, where it is an object, bearing the
 //! job's nonce. No prefix is ever swept.
 
+use std::collections::BTreeMap;
+
 use chatvec_core::ids::JobId;
 use chatvec_core::manifest::{self, FILE_NAME as MANIFEST_NAME};
 
 use crate::coordinator::Resources;
 use crate::coordinator::store::{Store, StoreError, UploadRow, UploadState};
+use crate::coordinator::weaknesses;
 use crate::storage::local::LocalError;
 use crate::storage::object::{ObjectError, ObjectUrl};
 use crate::storage::{ObjectStorage, Output, OutputPrefix};
@@ -87,7 +90,11 @@ pub async fn discard(
             for upload in uploads.iter().filter(unfinished) {
                 abort(store, storage, upload).await?;
             }
-            Ok(remove_objects(&prefix, job, &uploads).await?)
+            weaknesses::forget(&prefix, job).await?;
+            if row.committing_at_ms.is_some() {
+                remove_objects(&prefix, job, &uploads).await?;
+            }
+            Ok(())
         }
     }
 }
@@ -119,19 +126,21 @@ async fn abort(
 }
 
 /// Removes the objects and the claim of a commit that did not come to its end.
+/// An object whose completion was never recorded is known by its nonce as well.
 async fn remove_objects(
     prefix: &OutputPrefix,
     job: &JobId,
     uploads: &[UploadRow],
 ) -> Result<(), ObjectError> {
     let bucket = prefix.bucket();
-    let completed = uploads
+    let files: BTreeMap<&str, &str> = uploads
         .iter()
-        .filter(|upload| upload.state == UploadState::Completed);
-    for upload in completed {
-        let url = ObjectUrl::parse(&upload.url)?;
+        .map(|upload| (upload.url.as_str(), upload.nonce.as_str()))
+        .collect();
+    for (url, nonce) in files {
+        let url = ObjectUrl::parse(url)?;
         let head = bucket.head(url.key()).await?;
-        if head.is_some_and(|head| head.nonce.as_deref() == Some(&upload.nonce)) {
+        if head.is_some_and(|head| head.nonce.as_deref() == Some(nonce)) {
             bucket.delete(url.key()).await?;
         }
     }

@@ -21,6 +21,8 @@ use super::epoch::{self, Held};
 use super::store::{Epoch, JobError, JobRow, StoreError};
 use super::uploads::{self, OpenError};
 use super::view::stored_recipe;
+use super::weaknesses;
+use crate::storage::Output;
 use crate::telemetry;
 use prepare::{Prepared, prepare};
 
@@ -101,29 +103,12 @@ impl From<TaskFailure> for Unplannable {
 
 async fn plan_under(resources: &Resources, row: &JobRow, epoch: Epoch) -> Result<(), StoreError> {
     let (store, job) = (&resources.store, &row.job_id);
-    let recipe = stored_recipe(row)?;
-    let work = {
-        let (storage, job, part_size) = (
-            resources.storage.clone(),
-            job.clone(),
-            resources.options.part_size,
-        );
-        move || prepare(&storage, &recipe, &job, part_size)
-    };
-    let prepared = match tokio::task::spawn_blocking(work).await {
-        Ok(prepared) => prepared,
-        Err(panic) => {
-            let problem = Problem::new("plan", format!("the planner hit a bug: {panic}"));
-            Err(Unplannable {
-                kind: FailureKind::Internal,
-                problems: vec![problem],
-            })
-        }
+    let prepared = match forget_probe(resources, row, epoch).await {
+        Ok(()) => prepare_apart(resources, row).await?,
+        Err(unplannable) => Err(unplannable),
     };
     let opened = match prepared {
-        Ok(prepared) => open_uploads(resources, job, epoch, &prepared)
-            .await?
-            .map(|()| prepared),
+        Ok(prepared) => open_uploads(resources, job, epoch, prepared).await?,
         Err(unplannable) => Err(unplannable),
     };
     match opened {
@@ -139,16 +124,60 @@ async fn plan_under(resources: &Resources, row: &JobRow, epoch: Epoch) -> Result
     }
 }
 
+/// Removes what a planner that died under an earlier epoch may have left where
+/// the output is: this one would take it for somebody else's.
+async fn forget_probe(
+    resources: &Resources,
+    row: &JobRow,
+    epoch: Epoch,
+) -> Result<(), Unplannable> {
+    if epoch.is_first() {
+        return Ok(());
+    }
+    match Output::at(&resources.storage, &row.output_url) {
+        Ok(Output::Prefix(output)) => weaknesses::forget(&output, &row.job_id)
+            .await
+            .map_err(|error| error.failure().into()),
+        // What is wrong with the output is told with everything else.
+        Ok(Output::Folder(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// Prepares the job apart from the threads that serve requests.
+async fn prepare_apart(
+    resources: &Resources,
+    row: &JobRow,
+) -> Result<Result<Prepared, Unplannable>, StoreError> {
+    let recipe = stored_recipe(row)?;
+    let (storage, job, part_size) = (
+        resources.storage.clone(),
+        row.job_id.clone(),
+        resources.options.part_size,
+    );
+    let work = move || prepare(&storage, &recipe, &job, part_size);
+    Ok(match tokio::task::spawn_blocking(work).await {
+        Ok(prepared) => prepared,
+        Err(panic) => {
+            let problem = Problem::new("plan", format!("the planner hit a bug: {panic}"));
+            Err(Unplannable {
+                kind: FailureKind::Internal,
+                problems: vec![problem],
+            })
+        }
+    })
+}
+
 /// Creates the uploads of the weight files, where the output is a prefix: first
-/// the record that one is meant to be, so that no crash leaves one unknown.
+/// the record that one is meant to be, so that no crash leaves one unknown. What
+/// the store does not keep becomes a warning of the job.
 async fn open_uploads(
     resources: &Resources,
     job: &JobId,
     epoch: Epoch,
-    prepared: &Prepared,
-) -> Result<Result<(), Unplannable>, StoreError> {
+    mut prepared: Prepared,
+) -> Result<Result<Prepared, Unplannable>, StoreError> {
     let Some(output) = &prepared.prefix else {
-        return Ok(Ok(()));
+        return Ok(Ok(prepared));
     };
     let store = &resources.store;
     store.add_uploads(job, epoch, &prepared.uploads).await?;
@@ -159,10 +188,13 @@ async fn open_uploads(
         .collect();
     let opened = stream::iter(opens)
         .buffer_unordered(UPLOADS_AT_ONCE)
-        .try_for_each(|_| std::future::ready(Ok(())))
-        .await;
+        .try_for_each(|_| std::future::ready(Ok(())));
+    let (opened, weaknesses) = tokio::join!(opened, resources.weaknesses.of(output, job));
     match opened {
-        Ok(()) => Ok(Ok(())),
+        Ok(()) => {
+            prepared.warnings.extend(weaknesses);
+            Ok(Ok(prepared))
+        }
         Err(OpenError::Store(error)) => Err(error),
         Err(OpenError::Object(error)) => Ok(Err(error.failure().into())),
     }

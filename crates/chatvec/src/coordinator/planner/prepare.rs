@@ -20,7 +20,8 @@ pub(super) struct Prepared {
     pub(super) prefix: Option<OutputPrefix>,
     key: Digest,
     blueprint: Vec<u8>,
-    warnings: Vec<Problem>,
+    /// What the user should know.
+    pub(super) warnings: Vec<Problem>,
 }
 
 /// Drafts the plan and, in a folder, creates the unfinished output files.

@@ -19,6 +19,9 @@ const RACERS: usize = 8;
 /// The least size of a part that is not the last one.
 const PART_BYTES: usize = 5 << 20;
 const NONCE: &str = "chatvec-probe";
+/// The objects of the light checks.
+const CREATE: &str = "create";
+const RANGE: &str = "range";
 
 /// A promise of object storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,19 +124,33 @@ type Kept = Result<Result<(), String>, ObjectError>;
 /// # Errors
 /// The store cannot be reached, listed or written at all.
 pub async fn probe(bucket: &Bucket, url: &ObjectUrl) -> Result<Vec<Finding>, ObjectError> {
-    let prober = Prober::new(bucket, url);
+    let prober = Prober::new(bucket, url, &identity::instance_id());
     let findings = prober.all().await;
-    prober.cleaned(findings).await
+    prober.cleaned(findings, prober.clean()).await
 }
 
-/// Checks the promises that publishing needs most, with few requests.
+/// Checks the promises that publishing needs most, in the time of some four
+/// requests, and removes what it wrote. Whoever is cut off leaves objects that
+/// [`forget_probe`] finds by the same name.
 ///
 /// # Errors
 /// As [`probe`].
-pub async fn probe_lightly(bucket: &Bucket, url: &ObjectUrl) -> Result<Vec<Finding>, ObjectError> {
-    let prober = Prober::new(bucket, url);
+pub async fn probe_lightly(
+    bucket: &Bucket,
+    url: &ObjectUrl,
+    name: &str,
+) -> Result<Vec<Finding>, ObjectError> {
+    let prober = Prober::new(bucket, url, name);
     let findings = prober.light().await;
-    prober.cleaned(findings).await
+    prober.cleaned(findings, prober.forget()).await
+}
+
+/// Removes what [`probe_lightly`] of this name has left, if it was cut off.
+///
+/// # Errors
+/// The store cannot be asked, or refuses.
+pub async fn forget_probe(bucket: &Bucket, url: &ObjectUrl, name: &str) -> Result<(), ObjectError> {
+    Prober::new(bucket, url, name).forget().await
 }
 
 struct Prober<'a> {
@@ -142,8 +159,8 @@ struct Prober<'a> {
 }
 
 impl<'a> Prober<'a> {
-    fn new(bucket: &'a Bucket, url: &ObjectUrl) -> Self {
-        let place = url.join(FOLDER).join(&identity::instance_id());
+    fn new(bucket: &'a Bucket, url: &ObjectUrl, name: &str) -> Self {
+        let place = url.join(FOLDER).join(name);
         Self { bucket, place }
     }
 
@@ -152,9 +169,10 @@ impl<'a> Prober<'a> {
     }
 
     async fn light(&self) -> Result<Vec<Finding>, ObjectError> {
+        let (create, range) = tokio::join!(self.create(), self.range());
         Ok(vec![
-            Finding::of(Promise::Create, self.create().await?),
-            Finding::of(Promise::Range, self.range().await?),
+            Finding::of(Promise::Create, create?),
+            Finding::of(Promise::Range, range?),
         ])
     }
 
@@ -176,7 +194,7 @@ impl<'a> Prober<'a> {
     }
 
     async fn create(&self) -> Kept {
-        let key = self.key("create");
+        let key = self.key(CREATE);
         for (text, expected) in [("first", true), ("second", false)] {
             match self.bucket.put_new(&key, text.into(), NONCE).await {
                 Ok(put) if matches!(put, Put::Done { .. }) == expected => {}
@@ -223,7 +241,7 @@ impl<'a> Prober<'a> {
     }
 
     async fn range(&self) -> Kept {
-        let key = self.key("range");
+        let key = self.key(RANGE);
         let body: Vec<u8> = (0..4096u32).map(|at| (at % 251) as u8).collect();
         self.bucket
             .put_new(&key, body.clone().into(), NONCE)
@@ -382,15 +400,24 @@ impl<'a> Prober<'a> {
     async fn cleaned(
         &self,
         findings: Result<Vec<Finding>, ObjectError>,
+        cleaning: impl Future<Output = Result<(), ObjectError>>,
     ) -> Result<Vec<Finding>, ObjectError> {
         match findings {
             Err(ObjectError::Unreachable { .. }) => findings,
             Err(_) => {
-                let _best_effort = self.clean().await;
+                let _best_effort = cleaning.await;
                 findings
             }
-            Ok(_) => self.clean().await.and(findings),
+            Ok(_) => cleaning.await.and(findings),
         }
+    }
+
+    /// Removes what the light checks write.
+    async fn forget(&self) -> Result<(), ObjectError> {
+        let keys = [CREATE, RANGE].map(|name| self.key(name));
+        let [create, range] = &keys;
+        tokio::try_join!(self.bucket.delete(create), self.bucket.delete(range))?;
+        Ok(())
     }
 
     /// Removes what was written, uploads that a failed check left among it.

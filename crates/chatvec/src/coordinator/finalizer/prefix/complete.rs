@@ -15,15 +15,16 @@ use crate::coordinator::Resources;
 use crate::coordinator::store::{Epoch, JobError, NewUpload, UploadRow, UploadState};
 use crate::coordinator::uploads;
 use crate::storage::OutputPrefix;
-use crate::storage::object::{Head, ListedPart, ObjectError, ObjectUrl};
+use crate::storage::object::{Head, ListedPart, ObjectError};
 
 /// What became of one file.
 #[derive(Debug)]
 pub(super) enum Completed {
     /// The object is there, proved by its nonce.
     Done,
-    /// Some of its parts are made again first.
-    Repairing,
+    /// Storage has lost some of it. These tasks make its parts again; there are
+    /// none of a small file, which the next round stages again.
+    Lost(Vec<TaskOrdinal>),
     /// It can never be completed.
     Damaged(JobError),
 }
@@ -99,7 +100,7 @@ impl<'a> Completer<'a> {
             let listed = bucket.list_parts(&key, id).await?;
             let stale = adopt(&mut frozen, &listed.unwrap_or_default());
             if !stale.is_empty() {
-                return self.reopen(file, &frozen, &stale, name).await;
+                return self.put_again(file, &frozen, &stale, name).await;
             }
             answer = bucket.complete_upload(&key, id, part_ids(&frozen)).await;
         }
@@ -113,6 +114,16 @@ impl<'a> Completer<'a> {
                 _ => Err(error.into()),
             },
         }
+    }
+
+    /// Has these tasks run again inside COMMITTING; none where small files alone
+    /// are lost.
+    pub(super) async fn repair(&self, tasks: &[TaskOrdinal]) -> Result<(), FinalizeError> {
+        let (store, job) = (&self.resources.store, &self.finished.row.job_id);
+        if !tasks.is_empty() {
+            store.repair_tasks(job, self.epoch, tasks).await?;
+        }
+        Ok(())
     }
 
     async fn note(&self, upload: &UploadRow, etag: &str) -> Result<Completed, FinalizeError> {
@@ -167,40 +178,45 @@ impl<'a> Completer<'a> {
         row.map_or(Crc64(0), |row| crc_of_file(self.finished, row.part.file))
     }
 
-    /// Has the tasks of these parts run again, into the same upload.
-    async fn reopen(
+    /// What puts these parts again, into the newest upload of the file.
+    async fn put_again(
         &self,
         file: FileOrdinal,
         frozen: &[Frozen],
         stale: &[PartOrdinal],
         name: &str,
     ) -> Result<Completed, FinalizeError> {
-        let (store, job) = (&self.resources.store, &self.finished.row.job_id);
         let mut tasks: Vec<TaskOrdinal> = Vec::new();
         for part in frozen.iter().filter(|part| stale.contains(&part.part)) {
             match part.task {
                 Some(task) => tasks.push(task),
-                None => return self.restage(file).await,
+                None => return self.restage(file, name).await,
             }
         }
         tasks.dedup();
-        tracing::info!(
+        tracing::warn!(
+            job.id = %self.finished.row.job_id,
             file.name = name,
             file.tasks = tasks.len(),
-            "tasks of a file run again: their parts are gone from the upload"
+            "parts of a file are gone from its upload, their tasks run again"
         );
-        store.repair_tasks(job, self.epoch, &tasks).await?;
-        Ok(Completed::Repairing)
+        Ok(Completed::Lost(tasks))
     }
 
     /// Has a small file staged again by the next round.
-    async fn restage(&self, file: FileOrdinal) -> Result<Completed, FinalizeError> {
+    async fn restage(&self, file: FileOrdinal, name: &str) -> Result<Completed, FinalizeError> {
         let upload = self.uploads[&file];
-        if let (Some(id), Ok(url)) = (&upload.upload_id, ObjectUrl::parse(&upload.url)) {
-            self.output.bucket().abort_upload(url.key(), id).await?;
+        if let Some(id) = &upload.upload_id {
+            let key = self.output.key(name);
+            self.output.bucket().abort_upload(&key, id).await?;
         }
         self.resources.store.upload_aborted(&upload.key).await?;
-        Ok(Completed::Repairing)
+        tracing::warn!(
+            job.id = %self.finished.row.job_id,
+            file.name = name,
+            "the upload of a small file is gone, it is staged again"
+        );
+        Ok(Completed::Lost(Vec::new()))
     }
 
     /// The upload is gone and the object is not ours: everything is put again
@@ -214,7 +230,7 @@ impl<'a> Completer<'a> {
         let (store, job) = (&self.resources.store, &self.finished.row.job_id);
         let all: Vec<_> = frozen.iter().map(|part| part.part).collect();
         if frozen.iter().any(|part| part.task.is_none()) {
-            return self.restage(file).await;
+            return self.restage(file, name).await;
         }
         let intent = NewUpload {
             file,
@@ -225,7 +241,7 @@ impl<'a> Completer<'a> {
             .add_uploads(job, self.epoch, std::slice::from_ref(&intent))
             .await?;
         uploads::open(store, self.output.bucket(), job, self.epoch, &intent).await?;
-        self.reopen(file, frozen, &all, name).await
+        self.put_again(file, frozen, &all, name).await
     }
 }
 

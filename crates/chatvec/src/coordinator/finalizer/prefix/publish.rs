@@ -6,11 +6,11 @@
 //! checkpoint is complete, under the condition that the claim still stands.
 
 use bytes::Bytes;
-use chatvec_core::ids::FileOrdinal;
+use chatvec_core::ids::{FileOrdinal, TaskOrdinal};
 use chatvec_core::manifest::{self, FILE_NAME as MANIFEST_NAME, Output, PublishState, Record};
 use chatvec_core::problem::Problem;
 use chatvec_core::task::FailureKind;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 
 use super::super::record::{is_leftover, nonce, record, weights};
 use super::super::{FinalizeError, Finished, Published, failure, taken};
@@ -157,7 +157,7 @@ impl Publishing<'_> {
     }
 
     /// Completes the uploads of these files; what ends or delays the job, if
-    /// something does.
+    /// something does. One file's trouble keeps no other from being repaired.
     async fn complete_all(
         &self,
         files: Vec<(FileOrdinal, &str)>,
@@ -166,19 +166,24 @@ impl Publishing<'_> {
             .into_iter()
             .map(|(ordinal, name)| self.completer.complete(ordinal, name))
             .collect();
-        let completed: Vec<Completed> = stream::iter(completions)
+        let completed: Vec<_> = stream::iter(completions)
             .buffer_unordered(FILES_AT_ONCE)
-            .try_collect()
-            .await?;
-        let mut repairing = None;
+            .collect()
+            .await;
+        let (mut lost, mut trouble) = (None::<Vec<TaskOrdinal>>, None);
         for one in completed {
             match one {
-                Completed::Done => {}
-                Completed::Repairing => repairing = Some(Published::Repairing),
-                Completed::Damaged(damage) => return Ok(Some(Published::Refused(damage))),
+                Ok(Completed::Done) => {}
+                Ok(Completed::Lost(tasks)) => lost.get_or_insert_default().extend(tasks),
+                Ok(Completed::Damaged(damage)) => return Ok(Some(Published::Refused(damage))),
+                Err(error) => trouble = Some(error),
             }
         }
-        Ok(repairing)
+        if let Some(tasks) = lost {
+            self.completer.repair(&tasks).await?;
+            return Ok(Some(Published::Repairing));
+        }
+        trouble.map_or(Ok(None), Err)
     }
 
     async fn remove_leftovers(&self) -> Result<(), FinalizeError> {
