@@ -25,6 +25,7 @@ demo-fleet: postgres .venv/requirements.installed ## The same by a fleet: Postgr
 .PHONY: test
 test: nextest postgres .venv/requirements.installed ## Build and run every test, on a real Postgres and SeaweedFS
 	cargo build -p chatvec
+	cargo build -p chatvec --features fault-testing --bin chatvec-faults
 	cargo test --workspace --doc --quiet
 	cargo nextest run --workspace --profile $(if $(CI),ci,default)
 

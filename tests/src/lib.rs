@@ -12,11 +12,13 @@ pub mod family;
 
 pub mod bench;
 pub mod changes;
+pub mod cluster;
 pub mod component;
 pub mod direct;
 pub mod emulator;
 pub mod fleet;
 pub mod otlp;
 pub mod process;
+pub mod proxy;
 pub mod python;
 mod table;

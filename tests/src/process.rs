@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,9 +42,41 @@ pub fn chatvec() -> PathBuf {
     })
 }
 
+/// The program under test with failpoints.
+///
+/// # Panics
+/// If it is not there or older than its source: a test of faults must not pass
+/// without the faults.
+pub fn chatvec_faults() -> PathBuf {
+    const BUILD: &str = "cargo build -p chatvec --features fault-testing --bin chatvec-faults";
+    let program = chatvec().with_file_name("chatvec-faults");
+    let changed = |path: &Path| std::fs::metadata(path)?.modified();
+    let built = changed(&program).unwrap_or_else(|error| {
+        panic!("no `{}` ({error}): run `{BUILD}`", program.display());
+    });
+    // Cargo lists here all that it was built from.
+    let list = std::fs::read_to_string(program.with_extension("d")).expect("written by Cargo");
+    let sources = list.split_whitespace().skip(1).map(Path::new);
+    for source in sources {
+        let is_newer = changed(source).is_ok_and(|changed| changed > built);
+        assert!(
+            !is_newer,
+            "`{}` is newer than `{}`: run `{BUILD}`",
+            source.display(),
+            program.display()
+        );
+    }
+    program
+}
+
 /// `chatvec` with these arguments, without the settings of the caller's shell.
 pub fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
-    let mut command = Command::new(chatvec());
+    command_of(&chatvec(), args)
+}
+
+/// The same of another build of it.
+pub fn command_of<A: AsRef<OsStr>>(program: &Path, args: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(program);
     command
         .args(args)
         .env_remove("RUST_LOG")
@@ -74,18 +106,35 @@ pub fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Outcome {
 /// # Panics
 /// If it does not hold in time, naming `what` was waited for.
 pub fn until(what: &str, condition: impl FnMut() -> bool) {
-    until_within(DEADLINE, what, condition);
+    until_every(LOOK_EVERY, what, condition);
+}
+
+/// The same for a condition that costs more than a look.
+///
+/// # Panics
+/// As of [`until`].
+pub fn until_every(period: Duration, what: &str, condition: impl FnMut() -> bool) {
+    wait_until(DEADLINE, period, what, condition);
 }
 
 /// The same for what takes its time.
 ///
 /// # Panics
 /// If it does not hold within this time.
-pub(crate) fn until_within(longest: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until_within(longest: Duration, what: &str, condition: impl FnMut() -> bool) {
+    wait_until(longest, LOOK_EVERY, what, condition);
+}
+
+fn wait_until(
+    longest: Duration,
+    period: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> bool,
+) {
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() < longest, "waited too long for {what}");
-        wait_for(&mut [], LOOK_EVERY);
+        wait_for(&mut [], period);
     }
 }
 
@@ -183,6 +232,11 @@ impl Process {
     /// Its id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        content(&self.stderr)
     }
 
     /// Sends a signal. One that comes after the end changes nothing.
@@ -408,6 +462,6 @@ mod tests {
             panic!("on purpose");
         })
         .expect_err("it panicked");
-        assert!(!std::path::Path::new(&folder).exists());
+        assert!(!Path::new(&folder).exists());
     }
 }

@@ -13,4 +13,6 @@ pub mod server;
 
 pub mod telemetry;
 
+pub mod fault;
+
 pub mod cli;

@@ -2,27 +2,15 @@
 
 use std::process::ExitCode;
 
-use chatvec::cli::{Cli, output};
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.run() {
-        Ok(exit) => exit.into(),
-        Err(failure) => {
-            output::failure(&failure);
-            failure.exit().into()
-        }
-    }
+    chatvec::cli::main()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        chatvec::cli::Cli::command().debug_assert();
     }
 }

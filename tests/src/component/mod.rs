@@ -5,7 +5,7 @@
 //! that is killed leaves a server behind.
 
 mod bucket;
-mod postgres;
+pub mod postgres;
 mod seaweedfs;
 
 use std::ffi::OsStr;

@@ -1,6 +1,7 @@
 //! A Postgres server with an empty database.
 
 use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +16,8 @@ use crate::python::repository;
 
 /// The superuser of the server, whom it trusts.
 const USER: &str = "chatvec";
+/// The database that every server begins with.
+const DATABASE: &str = "postgres";
 /// How long an orderly end may take.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -24,7 +27,7 @@ pub struct Postgres {
     process: Process,
     port: u16,
     // Removed after the server has ended: fields are dropped after `drop`.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Postgres {
@@ -48,7 +51,7 @@ impl Postgres {
                 return Self {
                     process,
                     port,
-                    _folder: folder,
+                    folder,
                 };
             }
             let outcome = process.wait();
@@ -62,7 +65,47 @@ impl Postgres {
 
     /// The URL of its empty database.
     pub fn url(&self) -> String {
-        format!("postgres://{USER}@127.0.0.1:{}/postgres", self.port)
+        url(self.address(), DATABASE)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Makes another empty database, and returns its URL.
+    pub fn create_database(&self, name: &str) -> String {
+        self.query(&format!("CREATE DATABASE {name}"));
+        url(self.address(), name)
+    }
+
+    /// Ends the server as a crash would: every transaction under way is lost and
+    /// every connection closed, and the next start recovers from the log.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn crash(&mut self) {
+        self.process.signal(Signal::QUIT);
+        assert!(self.process.ends_within(STOPS_WITHIN), "it does not end");
+    }
+
+    /// Starts the server that crashed, and waits until it takes connections.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_again(&mut self) {
+        let data = self.folder.path().join("data");
+        let command = serve(&programs(), &data, self.port, Account::unprivileged());
+        self.process = Process::start(command);
+        let is_ready = self
+            .process
+            .runs_until("Postgres to be ready again", || is_ready(&data));
+        assert!(is_ready, "Postgres does not start again");
+    }
+
+    /// Its process, to be stopped and continued.
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Runs a statement by Postgres's own client, and returns the rows as text,
@@ -71,12 +114,25 @@ impl Postgres {
     /// # Panics
     /// If the server does not take it.
     pub fn query(&self, sql: &str) -> String {
-        let mut command = Command::new(programs().join("psql"));
-        command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
-        command.args(["--command", sql, &self.url()]);
-        let outcome = Process::start(command).wait().expect_code(0);
-        outcome.stdout.trim_end().to_owned()
+        query(&self.url(), sql)
     }
+}
+
+/// The URL of a database of a server, or of a proxy in front of one.
+pub fn url(server: SocketAddr, database: &str) -> String {
+    format!("postgres://{USER}@{server}/{database}")
+}
+
+/// As [`Postgres::query`], of any database.
+///
+/// # Panics
+/// If the server does not take it.
+pub fn query(url: &str, sql: &str) -> String {
+    let mut command = Command::new(programs().join("psql"));
+    command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
+    command.args(["--command", sql, url]);
+    let outcome = Process::start(command).wait().expect_code(0);
+    outcome.stdout.trim_end().to_owned()
 }
 
 impl Drop for Postgres {
@@ -184,6 +240,8 @@ fn serve(programs: &Path, data: &Path, port: u16, account: Option<Account>) -> C
         .args(["-c", "unix_socket_directories="])
         // The machine does not crash under a test, and if it does, no matter.
         .args(["-c", "fsync=off"])
+        // Each coordinator of a test may have its pool.
+        .args(["-c", "max_connections=500"])
         .current_dir(data);
     command
 }

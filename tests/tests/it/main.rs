@@ -11,6 +11,8 @@ mod resume;
 
 mod bad_input;
 
+mod crash;
+
 mod fleet;
 mod oracles;
 mod service;

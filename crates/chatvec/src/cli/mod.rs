@@ -38,6 +38,22 @@ pub mod workers;
 
 pub use exit::{Exit, Failure};
 
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// The whole program: parses the command line, runs the sub-command, and tells
+/// what went wrong.
+pub fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::failure(&failure);
+            failure.exit().into()
+        }
+    }
+}
+
 /// Merges large language models: out = cp + Σ λ·(chat − base).
 #[derive(Debug, clap::Parser)]
 #[command(name = "chatvec", version, arg_required_else_help = true)]

@@ -40,12 +40,13 @@ pub use janitor::discard;
 pub use resume::{Resumed, resume};
 
 /// Between two looks at the job table without a wake-up, at most.
-const POLL_PERIOD: Duration = Duration::from_secs(5);
+const POLL_PERIOD_MAX: Duration = Duration::from_secs(5);
 /// A round follows a wake-up after this time: many tasks may end at once, and
 /// one look serves them all.
 const GATHER_TIME: Duration = Duration::from_millis(10);
-/// Looks at expired leases this often in the length of a lease.
-const REAPS_PER_LEASE: u32 = 6;
+/// Looks this often in the length of a lease: at leases that have expired, and
+/// at jobs whose planner or finalizer is gone.
+const LOOKS_PER_LEASE: u32 = 6;
 
 /// How a coordinator works.
 #[derive(Debug, Clone, Copy)]
@@ -184,9 +185,15 @@ impl Coordinator {
         self.stopping.clone()
     }
 
+    /// How often the planner and the finalizer look for what a dead coordinator
+    /// held, and for wake-ups that were lost.
+    fn poll_period(&self) -> Duration {
+        (self.resources.options.lease() / LOOKS_PER_LEASE).min(POLL_PERIOD_MAX)
+    }
+
     fn spawn_planner(&self) {
         let resources = self.resources.clone();
-        self.spawn_loop("planner", POLL_PERIOD, move || {
+        self.spawn_loop("planner", self.poll_period(), move || {
             let resources = resources.clone();
             async move { planner::plan_waiting_jobs(&resources).await }
         });
@@ -194,7 +201,7 @@ impl Coordinator {
 
     fn spawn_finalizer(&self) {
         let (resources, trouble) = (self.resources.clone(), self.trouble.clone());
-        self.spawn_loop("finalizer", POLL_PERIOD, move || {
+        self.spawn_loop("finalizer", self.poll_period(), move || {
             let (resources, trouble) = (resources.clone(), trouble.clone());
             async move {
                 let found = finalizer::publish_finished_jobs(&resources).await?;
@@ -211,7 +218,7 @@ impl Coordinator {
     fn spawn_janitor(&self) {
         let resources = self.resources.clone();
         let contact = Arc::new(janitor::Contact::default());
-        let period = resources.options.lease() / REAPS_PER_LEASE;
+        let period = resources.options.lease() / LOOKS_PER_LEASE;
         self.spawn_loop("janitor", period, move || {
             let (resources, contact) = (resources.clone(), Arc::clone(&contact));
             async move { janitor::tidy(&resources, &contact).await }

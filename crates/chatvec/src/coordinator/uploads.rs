@@ -3,6 +3,7 @@
 use chatvec_core::ids::JobId;
 
 use super::store::{Epoch, NewUpload, Store, StoreError, UploadKey};
+use crate::fault::{self, Failpoint, Injected};
 use crate::storage::object::{Bucket, ObjectError, ObjectUrl};
 
 /// Why an upload was not opened.
@@ -16,6 +17,12 @@ pub(super) enum OpenError {
     Object(#[from] ObjectError),
 }
 
+impl From<Injected> for OpenError {
+    fn from(injected: Injected) -> Self {
+        Self::Store(injected.into())
+    }
+}
+
 /// Creates an upload and records its id; returns both.
 pub(super) async fn open(
     store: &Store,
@@ -26,6 +33,7 @@ pub(super) async fn open(
 ) -> Result<(UploadKey, String), OpenError> {
     let url = ObjectUrl::parse(&upload.url).map_err(ObjectError::from)?;
     let upload_id = bucket.create_upload(url.key(), &upload.nonce).await?;
+    fault::hit(Failpoint::UploadCreated, &upload.url).await?;
     let key = UploadKey {
         job: job.clone(),
         file: upload.file,
@@ -37,5 +45,6 @@ pub(super) async fn open(
         let _unknown = bucket.abort_upload(url.key(), &upload_id).await;
         return Err(error.into());
     }
+    fault::hit(Failpoint::UploadRecorded, &upload.url).await?;
     Ok((key, upload_id))
 }

@@ -20,6 +20,7 @@ use super::detached::detached;
 use super::store::{
     Acquired, Beat, BeatAnswer, FailOutcome, NewPart, Phase, Store, StoreError, WorkerInfo,
 };
+use crate::fault::{self, Failpoint};
 use crate::identity;
 
 /// Between two looks at the job table while a worker waits, at most. Wake-ups
@@ -133,15 +134,21 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::ReportTasksRequest>,
     ) -> Result<Response<v1::ReportTasksResponse>, Status> {
-        let reports = request.into_inner().reports.into_iter();
+        let request = request.into_inner();
+        let worker = request.worker_id;
+        let reports = request.reports.into_iter();
         let reports: Vec<Report> = reports.map(Report::try_from).collect::<Result<_, _>>()?;
         let store = self.store.clone();
         // What is recorded when one fails counts: the worker repeats them all.
         let results = detached(async move {
             let mut results = Vec::with_capacity(reports.len());
-            for report in reports {
+            #[cfg_attr(not(feature = "fault-testing"), expect(unused_mut))]
+            for mut report in reports {
+                #[cfg(feature = "fault-testing")]
+                report.forget_fence(&store, &worker).await?;
                 results.push(report.record(&store).await?.into());
             }
+            fault::hit(Failpoint::ReportCommitted, &worker).await?;
             Ok(results)
         })
         .await?;
@@ -261,6 +268,13 @@ impl TryFrom<v1::TaskReport> for Report {
 }
 
 impl Report {
+    /// As a planted defect asks.
+    #[cfg(feature = "fault-testing")]
+    async fn forget_fence(&mut self, store: &Store, worker: &str) -> Result<(), StoreError> {
+        let (Self::Done(lease, _) | Self::Failed(lease, _)) = self;
+        store.forget_fence(lease, worker).await
+    }
+
     async fn record(self, store: &Store) -> Result<v1::ReportResult, StoreError> {
         let (lease, outcome) = match self {
             Self::Done(lease, parts) => {

@@ -3,6 +3,7 @@
 use chatvec_core::problem::Problem;
 use chatvec_core::task::{FailureKind, TaskFailure};
 
+use crate::fault::Injected;
 use crate::storage::local::LocalError;
 use crate::storage::object::ObjectError;
 
@@ -37,6 +38,12 @@ impl Stop {
             kind,
             problem: Problem::new(subject, message),
         })
+    }
+
+    /// What follows from an error that a failpoint injected.
+    pub(crate) fn injected(injected: Injected) -> Self {
+        let message = std::io::Error::from(injected).to_string();
+        Self::failed(FailureKind::Transient, "failpoint", message)
     }
 
     /// What follows from an error on a source file.

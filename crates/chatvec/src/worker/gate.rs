@@ -7,6 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Stop;
+use crate::fault::{self, Mutant};
 
 /// Milliseconds since boot, time asleep included: a suspended machine must not
 /// believe in a lease that ran out meanwhile.
@@ -116,7 +117,8 @@ impl LeaseGate {
     }
 
     fn may_write_at(&self, now_ms: u64) -> Result<(), Stop> {
-        let is_late = now_ms >= self.deadline_ms.load(Ordering::Acquire);
+        let is_late = now_ms >= self.deadline_ms.load(Ordering::Acquire)
+            && !fault::is_planted(Mutant::NoSelfFence);
         if is_late || self.lost.load(Ordering::Acquire) {
             Err(Stop::LeaseLost)
         } else if self.cancelled.load(Ordering::Acquire) {

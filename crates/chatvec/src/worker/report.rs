@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::client::WorkerClient;
+use crate::fault::{self, Failpoint};
 
 /// Most reports in one call. Each may hold the statistics of many tensors, and
 /// a message has a limit.
@@ -46,7 +47,10 @@ impl Reporter {
         lease: &Lease,
         done: v1::TaskDone,
     ) -> Result<v1::ReportResult, Status> {
-        self.report(lease, Outcome::Done(done)).await
+        fault::hit(Failpoint::ReportReady, &lease.job).await?;
+        let result = self.report(lease, Outcome::Done(done)).await?;
+        fault::hit(Failpoint::ReportAnswered, &lease.job).await?;
+        Ok(result)
     }
 
     /// Reports a task as failed.

@@ -12,6 +12,7 @@ use super::execute::{FinishedPart, Slot, SlotOptions, memory_needed};
 use super::failure::Stop;
 use super::held::Running;
 use super::run::{WhenExhausted, Work, Worker};
+use crate::fault::{self, Failpoint};
 use crate::telemetry;
 
 impl Worker {
@@ -87,6 +88,9 @@ impl Worker {
         spec: TaskSpec,
         upload_id: String,
     ) -> Result<v1::TaskDone, Stop> {
+        fault::hit(Failpoint::TaskBegun, &spec.target)
+            .await
+            .map_err(Stop::injected)?;
         let slots = Arc::clone(&self.slots);
         let (storage, pool) = (self.storage.clone(), self.pool.clone());
         let work = move || {

@@ -33,6 +33,7 @@ use super::resume;
 use super::store::{Epoch, JobError, JobRow, PartRow, Store, StoreError};
 use super::uploads::OpenError;
 use super::view::stored_recipe;
+use crate::fault::{self, Failpoint, Injected};
 use crate::storage::Output;
 use crate::storage::local::LocalError;
 use crate::storage::object::ObjectError;
@@ -69,6 +70,12 @@ impl From<OpenError> for FinalizeError {
             OpenError::Store(error) => Self::Store(error),
             OpenError::Object(error) => Self::Object(error),
         }
+    }
+}
+
+impl From<Injected> for FinalizeError {
+    fn from(injected: Injected) -> Self {
+        Self::Store(injected.into())
     }
 }
 
@@ -181,6 +188,8 @@ async fn finalize_under(
     epoch: Epoch,
 ) -> Result<(), FinalizeError> {
     let (store, job) = (&resources.store, &finished.row.job_id);
+    let output_url = &finished.row.output_url;
+    fault::hit(Failpoint::PublishStarted, output_url).await?;
     if may_have_lost_writes(finished) {
         let verified = resume::verify(store, &resources.storage, job).await;
         if verified.map_err(FinalizeError::Verify)?.reopened_tasks > 0 {
@@ -199,13 +208,17 @@ async fn finalize_under(
         };
         return Ok(());
     }
+    fault::hit(Failpoint::CommitReady, output_url).await?;
     let Some(commit) = store.start_commit(job, epoch).await? else {
         // A task was reopened, or the job was cancelled, since it was listed.
         return Ok(());
     };
+    fault::hit(Failpoint::CommitStarted, output_url).await?;
     match publish(resources, finished, epoch, commit.committing_at_ms).await? {
         Published::Complete { files } => {
+            fault::hit(Failpoint::ManifestFinal, output_url).await?;
             store.finish_commit(job, epoch).await?;
+            fault::hit(Failpoint::CommitFinished, output_url).await?;
             tracing::info!(job.files = files, "job published");
         }
         Published::Repairing => {

@@ -13,6 +13,7 @@ use super::lease::lost;
 use super::report::{NewPart, PartRow};
 use super::task::PartsOfTask;
 use super::{JobError, Store, StoreError, Tx, decode, values};
+use crate::fault::{self, Mutant};
 
 /// A worker's word that a task is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,7 +238,10 @@ async fn finish_tasks(tx: &mut Tx, reports: &[&TaskDone]) -> Result<HashSet<Task
     let mut finished = HashSet::new();
     for batch in values::slices(reports) {
         let list = values::rows(batch.len(), "", 1, 3);
-        let mut query = sqlx::query(tx.sql(&FINISH_TASKS.replace("{values}", &list)));
+        let statement = FINISH_TASKS.replace("{values}", &list);
+        let guard = ("fence = r_fence", "fence >= r_fence");
+        let statement = fault::unguarded(Mutant::NoFenceGuard, &statement, guard.0, guard.1);
+        let mut query = sqlx::query(tx.sql(&statement));
         for report in batch {
             let lease = &report.lease;
             query = query

@@ -11,6 +11,7 @@ use chatvec_core::task::TaskState;
 use super::connect::SchemaError;
 use super::epoch::Epoch;
 use super::upload::{UploadKey, UploadState};
+use crate::fault::Injected;
 
 /// Why a store call changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +189,12 @@ fn is_passing(code: &str) -> bool {
 
 /// What SQLite calls a full disk.
 const SQLITE_FULL: &str = "13";
+
+impl From<Injected> for StoreError {
+    fn from(injected: Injected) -> Self {
+        Self::Database(sqlx::Error::Io(injected.into()))
+    }
+}
 
 impl StoreError {
     /// Whether the database has no room left on its disk.

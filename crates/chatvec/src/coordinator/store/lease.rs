@@ -11,6 +11,7 @@ use super::decode::stored;
 use super::error::exactly_one;
 use super::worker::see_worker;
 use super::{Phase, Store, StoreError, Tx, WorkerInfo, decode, values};
+use crate::fault::{self, Failpoint};
 
 /// A task that a worker was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,10 +180,12 @@ impl Store {
             started += start_running(&mut tx, job).await?;
         }
         let acquired = with_details(&mut tx, leases).await?;
+        fault::hit(Failpoint::ClaimUncommitted, &worker.worker_id).await?;
         tx.commit().await?;
         if started > 0 {
             self.wake.jobs_changed();
         }
+        fault::hit(Failpoint::ClaimCommitted, &worker.worker_id).await?;
         Ok(acquired)
     }
 

@@ -56,6 +56,8 @@ mod steal;
 mod overview;
 mod progress;
 
+#[cfg(feature = "fault-testing")]
+mod mutant;
 #[cfg(test)]
 mod tests;
 

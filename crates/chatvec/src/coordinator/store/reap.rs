@@ -17,6 +17,7 @@ use super::job::lock_job;
 use super::lease::job_state;
 use super::task::read_counters;
 use super::{JobError, Store, StoreError, Tx, decode};
+use crate::fault::{self, Failpoint, Mutant};
 
 /// What one pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,8 +64,12 @@ const TAKE_BACK: &str = "-- take_back
                     error_hint = CASE WHEN $9 IS NULL THEN error_hint ELSE $12 END,
                     worker_id = NULL, lease_expires_at_ms = NULL, progress_bytes = 0,
                     updated_at_ms = {now}
-    WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'
-      AND lease_expires_at_ms <= {now}";
+    WHERE job_id = $1 AND task_no = $2
+      AND fence = $3 AND state = 'LEASED' AND lease_expires_at_ms <= {now}";
+
+/// What [`TAKE_BACK`] looks at again, and a planted defect does not.
+const STILL_EXPIRED: &str = "fence = $3 AND state = 'LEASED' AND lease_expires_at_ms <= {now}";
+const REAPER: Mutant = Mutant::ReaperWithoutRecheck;
 
 /// A claim that raced with the end of its job can leave a task behind. Jobs
 /// that were cleaned have none: see `jobs_to_clean`.
@@ -128,6 +133,9 @@ impl Store {
         let mut tx = self.begin().await?;
         let cap = reap_max(leases(&mut tx).await?);
         let expired = expired(&mut tx, cap).await?;
+        if !expired.is_empty() {
+            fault::hit(Failpoint::ReapRead, "").await?;
+        }
         let mut given_up = 0;
         let mut failed_jobs = BTreeMap::new();
         for task in &expired {
@@ -240,7 +248,8 @@ async fn leases(tx: &mut Tx) -> Result<u64, StoreError> {
 }
 
 async fn expired(tx: &mut Tx, cap: u64) -> Result<Vec<Expired>, StoreError> {
-    let rows = sqlx::query(tx.sql(EXPIRED))
+    let statement = fault::unguarded(REAPER, EXPIRED, "{skip_locked}", "");
+    let rows = sqlx::query(tx.sql(&statement))
         .bind(stored(cap)?)
         .fetch_all(tx.connection())
         .await?;
@@ -272,7 +281,8 @@ async fn take_back(tx: &mut Tx, task: &Expired, end: &End) -> Result<(), StoreEr
             task.first_crash_worker.as_ref().or(Some(&task.worker)),
         ),
     };
-    let done = sqlx::query(tx.sql(TAKE_BACK))
+    let statement = fault::unguarded(REAPER, TAKE_BACK, STILL_EXPIRED, "fence >= $3");
+    let done = sqlx::query(tx.sql(&statement))
         .bind(task.job.as_str())
         .bind(i64::from(task.task.0))
         .bind(stored(task.fence.0)?)

@@ -14,6 +14,7 @@ use super::super::{FinalizeError, Finished, failure};
 use crate::coordinator::Resources;
 use crate::coordinator::store::{Epoch, JobError, NewUpload, UploadRow, UploadState};
 use crate::coordinator::uploads;
+use crate::fault::{self, Failpoint, Mutant};
 use crate::storage::OutputPrefix;
 use crate::storage::object::{Head, ListedPart, ObjectError};
 
@@ -93,6 +94,13 @@ impl<'a> Completer<'a> {
             .expect("chosen because it has one");
         let (bucket, key) = (self.output.bucket(), self.output.key(name));
         let mut frozen = self.frozen(file, upload);
+        if fault::is_planted(Mutant::CompleteFromListing) {
+            take_over(
+                &mut frozen,
+                &bucket.list_parts(&key, id).await?.unwrap_or_default(),
+            );
+        }
+        fault::hit(Failpoint::CompleteReady, &upload.url).await?;
         let mut answer = bucket.complete_upload(&key, id, part_ids(&frozen)).await;
         if matches!(answer, Err(ObjectError::InvalidPart { .. })) {
             // A late put of a worker that lost its lease wrote the same bytes
@@ -104,6 +112,7 @@ impl<'a> Completer<'a> {
             }
             answer = bucket.complete_upload(&key, id, part_ids(&frozen)).await;
         }
+        fault::hit(Failpoint::CompleteDone, &upload.url).await?;
         match answer {
             Ok(etag) => self.note(upload, &etag).await,
             Err(error) => match bucket.head(&key).await? {
@@ -131,6 +140,7 @@ impl<'a> Completer<'a> {
         store
             .upload_completed(&upload.key, self.epoch, etag)
             .await?;
+        fault::hit(Failpoint::CompleteRecorded, &upload.url).await?;
         Ok(Completed::Done)
     }
 
@@ -263,4 +273,13 @@ fn adopt(frozen: &mut [Frozen], listed: &[ListedPart]) -> Vec<PartOrdinal> {
         }
     }
     stale
+}
+
+/// [`Mutant::CompleteFromListing`].
+fn take_over(frozen: &mut [Frozen], listed: &[ListedPart]) {
+    for part in frozen {
+        if let Some(found) = listed.iter().find(|listed| listed.part == part.part) {
+            part.part_id.clone_from(&found.part_id);
+        }
+    }
 }

@@ -18,6 +18,7 @@ use super::complete::{Completed, Completer};
 use super::small_files;
 use crate::coordinator::Resources;
 use crate::coordinator::store::{Epoch, UploadRow};
+use crate::fault::{self, Failpoint, Mutant};
 use crate::storage::OutputPrefix;
 use crate::storage::object::Put;
 
@@ -75,24 +76,32 @@ impl Publishing<'_> {
             Claim::Final => return Ok(complete),
             Claim::Taken => return Ok(self.taken()),
         };
+        let url = self.output.url();
+        fault::hit(Failpoint::OutputClaimed, url).await?;
+        let body = Bytes::from(manifest::complete(record, &outputs));
+        if fault::is_planted(Mutant::ManifestBeforeFiles) {
+            self.seal(body.clone(), &claim).await?;
+        }
         let blueprint = &self.finished.blueprint;
         let weights = (0u32..).map(FileOrdinal).zip(&blueprint.files);
         let weights = weights.map(|(ordinal, file)| (ordinal, file.name.as_str()));
         if let Some(end) = self.complete_all(weights.collect()).await? {
             return Ok(end);
         }
+        fault::hit(Failpoint::WeightsComplete, url).await?;
         let (index, sides): (Vec<_>, Vec<_>) = small_files(self.finished)
             .partition(|(_, path)| blueprint.index.as_ref().is_some_and(|i| i.path == *path));
         if let Some(end) = self.complete_all(sides).await? {
             return Ok(end);
         }
+        fault::hit(Failpoint::SidesComplete, url).await?;
         if self.finished.overwrite {
             self.remove_leftovers().await?;
         }
         if let Some(end) = self.complete_all(index).await? {
             return Ok(end);
         }
-        let body = Bytes::from(manifest::complete(record, &outputs));
+        fault::hit(Failpoint::ManifestReady, url).await?;
         match self.seal(body, &claim).await? {
             true => Ok(complete),
             false => Ok(self.taken()),

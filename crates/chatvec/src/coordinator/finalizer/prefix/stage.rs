@@ -13,6 +13,7 @@ use super::small_files;
 use crate::coordinator::Resources;
 use crate::coordinator::store::{Epoch, JobError, NewUpload, SinglePart, UploadState};
 use crate::coordinator::uploads;
+use crate::fault::{self, Failpoint};
 use crate::storage::OutputPrefix;
 use crate::storage::object::PartBody;
 
@@ -97,5 +98,6 @@ async fn upload(
         crc64,
         bytes,
     };
-    Ok(store.record_single_part(&key, &part).await?)
+    store.record_single_part(&key, &part).await?;
+    Ok(fault::hit(Failpoint::SmallFileStaged, &intent.url).await?)
 }

@@ -11,6 +11,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pool::{CHUNK_BYTES, Chunk, ChunkPool};
+use crate::fault::{self, Failpoint};
 use crate::storage::object::{Bucket, ObjectStorage, ObjectUrl, PartBody};
 use crate::worker::execute::died;
 use crate::worker::failure::Stop;
@@ -92,13 +93,21 @@ impl UploadTarget {
         body: PartBody,
         gate: Arc<LeaseGate>,
     ) -> Result<String, Stop> {
+        fault::hit(Failpoint::PutReady, &self.key)
+            .await
+            .map_err(Stop::injected)?;
         loop {
             let may_start = || gate.may_write().is_ok();
             let put =
                 self.bucket
                     .put_part(&self.key, &self.upload_id, part, body.clone(), may_start);
             match put.await {
-                Ok(Some(part_id)) => return Ok(part_id),
+                Ok(Some(part_id)) => {
+                    fault::hit(Failpoint::PutDone, &self.key)
+                        .await
+                        .map_err(Stop::injected)?;
+                    return Ok(part_id);
+                }
                 Ok(None) => gate.may_write()?,
                 Err(error) => return Err(Stop::of_upload(&error)),
             }

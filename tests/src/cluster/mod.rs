@@ -1,0 +1,351 @@
+//! A cluster under attack: the real program with failpoints as coordinators,
+//! workers and clients, a proxy wherever a test wants one, a model family to
+//! merge, and the bytes that must come out.
+
+mod files;
+mod matrix;
+mod setup;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use chatvec::fault::Failpoint;
+use serde_json::Value;
+
+use crate::component::postgres;
+use crate::emulator::{Emulator, Profile};
+use crate::family::{Family, FamilySpec, Member};
+use crate::fleet::{Coordinator, Fleet};
+use crate::process::{self, Outcome, Process, until_every};
+use crate::proxy::Proxy;
+
+pub use files::{Files, assert_same};
+pub use matrix::{Row, results, table};
+pub use setup::Setup;
+
+/// The lease of every cluster. The bounds of the design are for 30 s.
+pub const LEASE: Duration = Duration::from_secs(3);
+/// Between two looks at a condition that takes a process to look at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What the keys of the family begin with.
+const FAMILY: &str = "family";
+
+/// A time of the design, in which a lease has 30 s, under the lease of a cluster.
+pub fn scaled(design: Duration) -> Duration {
+    design.mul_f64(LEASE.as_secs_f64() / 30.0)
+}
+
+/// The services, the family and the golden bytes. Coordinators and workers are
+/// started by the test.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The services, and how processes are started.
+    pub fleet: Fleet<Emulator>,
+    family: Family,
+    golden: OnceLock<Files>,
+}
+
+impl Cluster {
+    /// With checkpoints of 40 MB in three files: a job has some ten tasks.
+    ///
+    /// # Panics
+    /// If a service cannot be had.
+    pub fn start() -> Self {
+        Self::on(Profile::Aws)
+    }
+
+    /// The same on another kind of store.
+    ///
+    /// # Panics
+    /// If a service cannot be had.
+    pub fn on(profile: Profile) -> Self {
+        let spec = FamilySpec {
+            layers: 4,
+            hidden: 512,
+            intermediate: 1408,
+            heads: 8,
+            kv_heads: 4,
+            vocab: 8000,
+            shard_bytes: 18_000_000,
+            ..FamilySpec::tiny(7)
+        };
+        Self::with(&spec, profile)
+    }
+
+    /// With checkpoints of 10 MB: a job has three tasks and takes no time.
+    ///
+    /// # Panics
+    /// If a service cannot be had.
+    pub fn tiny() -> Self {
+        Self::with(&FamilySpec::tiny(7), Profile::Aws)
+    }
+
+    fn with(spec: &FamilySpec, profile: Profile) -> Self {
+        let store = Emulator::start(profile);
+        let mut fleet = Fleet::on(store.access("client"), store.bucket(), store);
+        fleet.program = process::chatvec_faults();
+        fleet.migrate().expect_code(0);
+        let family = spec.write(&fleet.path(FAMILY)).expect("written");
+        for member in Member::ALL {
+            let prefix = format!("{FAMILY}/{}", member.folder());
+            let uploaded = fleet.bucket.upload(&family.member(member), &prefix);
+            uploaded.expect("uploaded");
+        }
+        Self {
+            fleet,
+            family,
+            golden: OnceLock::new(),
+        }
+    }
+
+    /// A file that is not there yet, by which a pause is ended.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.fleet.path(name)
+    }
+
+    /// Ends the pauses that wait for this file.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn go(&self, file: &Path) {
+        fs::write(file, "").expect("a file in a folder of one's own");
+    }
+
+    /// A database of its own, made ready: a second fleet beside the first one.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn lane(&self, name: &str) -> Setup {
+        let url = self.fleet.postgres.create_database(name);
+        let migrate = self.fleet.command(["migrate", "--database", &url]);
+        Process::start(migrate).wait().expect_code(0);
+        Setup::default().database(&url)
+    }
+
+    /// Starts a coordinator and waits until it listens.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn serve(&self, setup: &Setup) -> Coordinator {
+        self.serve_at("127.0.0.1:0", setup)
+    }
+
+    /// The same at this address.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn serve_at(&self, listen: &str, setup: &Setup) -> Coordinator {
+        let lease = LEASE.as_secs().to_string();
+        let own = ["--part-size", "5MiB", "--lease", &lease];
+        self.fleet.serve_with(listen, &own, |command| {
+            setup.apply(command);
+        })
+    }
+
+    /// Starts a worker of two slots.
+    pub fn worker(&self, coordinators: &str, setup: &Setup) -> Process {
+        let own = ["worker", "--coordinator", coordinators];
+        let mut command = self.fleet.command(own);
+        command.args(["--slots", &setup.slots().to_string(), "--memory", "256MiB"]);
+        setup.apply(&mut command);
+        Process::start(command)
+    }
+
+    /// The store of the checkpoints.
+    pub fn store(&self) -> &Emulator {
+        &self.fleet.store
+    }
+
+    /// A setup by which the store knows a process by this name.
+    pub fn named(&self, name: &str) -> Setup {
+        let access = self.store().access(name);
+        let environment = access.environment();
+        let setup = Setup::default();
+        environment
+            .into_iter()
+            .fold(setup, |setup, (variable, value)| {
+                setup.variable(variable, value.to_owned())
+            })
+    }
+
+    /// A proxy in front of the store.
+    pub fn store_proxy(&self) -> Proxy {
+        Proxy::start(self.store().address())
+    }
+
+    /// A proxy in front of the database.
+    pub fn database_proxy(&self) -> Proxy {
+        Proxy::start(self.fleet.postgres.address())
+    }
+
+    /// A proxy in front of a coordinator.
+    pub fn coordinator_proxy(&self, coordinator: &Coordinator) -> Proxy {
+        Proxy::start(address_of(coordinator))
+    }
+
+    /// Submits a merge of the family into a prefix, and returns the job's id.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn submit(&self, coordinators: &str, out: &str, more: &[&str]) -> String {
+        let args = self.submission(out, more);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let job = self.fleet.client(coordinators, &args).expect_code(0).json();
+        job["job_id"].as_str().expect("a job has an id").to_owned()
+    }
+
+    /// The arguments of that submission.
+    pub fn submission(&self, out: &str, more: &[&str]) -> Vec<String> {
+        let submit = ["submit", "-o", "json"]
+            .into_iter()
+            .chain(more.iter().copied());
+        let bucket = &self.fleet.bucket;
+        let input = |member: Member| bucket.url(&format!("{FAMILY}/{}", member.folder()));
+        let merge = self.merge(input, &bucket.url(out));
+        submit.map(ToOwned::to_owned).chain(merge).collect()
+    }
+
+    fn merge(&self, input: impl Fn(Member) -> String, out: &str) -> Vec<String> {
+        let flags = [
+            ("--cp", input(Member::Cp)),
+            ("--chat", input(Member::Chat)),
+            ("--base", input(Member::Base)),
+            ("--lambda", "0.7".to_owned()),
+            ("--out", out.to_owned()),
+        ];
+        let flags = flags.into_iter();
+        flags
+            .flat_map(|(flag, value)| [flag.to_owned(), value])
+            .collect()
+    }
+
+    /// Waits for the end of a job.
+    pub fn watch(&self, coordinators: &str, job: &str) -> Outcome {
+        self.fleet.client(coordinators, &["watch", job])
+    }
+
+    /// Waits for the success of a job, and demands that its output is golden.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[track_caller]
+    pub fn succeeds(&self, coordinators: &str, job: &str, out: &str) {
+        self.watch(coordinators, job).expect_code(0);
+        self.assert_golden(out);
+    }
+
+    /// Demands that what stands below a prefix is what one process makes alone.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[track_caller]
+    pub fn assert_golden(&self, out: &str) {
+        let folder = self.path(&format!("downloaded-{out}"));
+        let _before = fs::remove_dir_all(&folder);
+        let downloaded = self.fleet.bucket.download(out, &folder);
+        downloaded.expect("only files lie below the prefix");
+        assert_same(&files::read(&folder), self.golden());
+    }
+
+    /// What a merge in one process makes.
+    fn golden(&self) -> &Files {
+        self.golden.get_or_init(|| {
+            let out = self.path("golden");
+            let input = |member: Member| self.family.member(member).display().to_string();
+            let merge = self.merge(input, &out.display().to_string());
+            let args = std::iter::once("merge".to_owned()).chain(merge);
+            Process::start(process::command(args)).wait().expect_code(0);
+            files::read(&out)
+        })
+    }
+
+    /// Waits until no upload is unfinished, and demands that nothing lies in the
+    /// bucket but the family and what is below these prefixes.
+    ///
+    /// # Panics
+    /// If something does.
+    #[track_caller]
+    pub fn assert_clean(&self, outputs: &[&str]) {
+        let bucket = &self.fleet.bucket;
+        until_every(LOOK_EVERY, "the unfinished uploads to end", || {
+            bucket.unfinished_uploads().expect("listed").is_empty()
+        });
+        let mut keys = bucket.keys("").expect("listed");
+        keys.retain(|key| {
+            let mut known = std::iter::once(&FAMILY).chain(outputs);
+            !known.any(|prefix| key.starts_with(&format!("{prefix}/")))
+        });
+        assert_eq!(keys, Vec::<String>::new(), "left in the bucket");
+    }
+
+    /// A number that the first database answers.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn number(&self, sql: &str) -> u64 {
+        let answer = self.fleet.postgres.query(sql);
+        answer
+            .parse()
+            .unwrap_or_else(|error| panic!("`{answer}` to {sql}: {error}"))
+    }
+
+    /// How often tasks of a job were leased beyond the once that each must be.
+    pub fn leased_again(&self, job: &str) -> u64 {
+        self.number(&format!(
+            "SELECT coalesce(sum(attempt), 0) - count(*) FROM task WHERE job_id = '{job}'"
+        ))
+    }
+
+    /// Waits until the database answers a question with "true".
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn until_true(&self, what: &str, sql: &str) {
+        until_every(LOOK_EVERY, what, || self.fleet.postgres.query(sql) == "t");
+    }
+
+    /// Waits until so many tasks of a job are DONE.
+    ///
+    /// # Panics
+    /// If they are not in time.
+    pub fn until_done(&self, job: &str, tasks: u64) {
+        let sql = format!(
+            "SELECT count(*) >= {tasks} FROM task WHERE job_id = '{job}' AND state = 'DONE'"
+        );
+        self.until_true("some tasks to be done", &sql);
+    }
+
+    /// A job as it stands.
+    pub fn get(&self, coordinators: &str, job: &str) -> Value {
+        self.fleet.get(coordinators, job)
+    }
+}
+
+/// Where a coordinator listens.
+///
+/// # Panics
+/// If its address is none.
+pub fn address_of(coordinator: &Coordinator) -> SocketAddr {
+    let address = coordinator.address.trim_start_matches("http://");
+    address.parse().expect("an address of loopback")
+}
+
+/// The URL of the first database through a proxy.
+pub fn database_through(proxy: &Proxy) -> String {
+    postgres::url(proxy.address(), "postgres")
+}
+
+/// Waits until a process tells that it passed an armed failpoint.
+///
+/// # Panics
+/// If it ends, or does not in time.
+#[track_caller]
+pub fn until_hit(process: &mut Process, point: Failpoint) {
+    let told = format!("failpoint {}:", point.name());
+    if !process.says(&told) {
+        panic!("{} was not hit: {}", point.name(), process.stderr());
+    }
+}

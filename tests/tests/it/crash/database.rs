@@ -1,0 +1,148 @@
+//! A database that crashes, stays away, or is cut off: rows 13, 14 and 21.
+
+use std::time::{Duration, Instant};
+
+use chatvec::fault::Failpoint;
+use chatvec_tests::cluster::{Cluster, LEASE, Row, Setup, address_of, database_through, until_hit};
+use chatvec_tests::fleet::{Coordinator, addresses};
+use chatvec_tests::process::until_every;
+use chatvec_tests::proxy::Traffic;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::WORK;
+
+/// Slots of two workers.
+const SLOTS: u64 = 4;
+
+#[test]
+fn row_13_database_crashes_under_load() {
+    let mut row = Row::new(13, "the database crashes and recovers under load");
+    let mut cluster = Cluster::start();
+    let coordinators = [(); 2].map(|()| cluster.serve(&Setup::default()));
+    let all = addresses(&coordinators);
+    // Slow enough that the crash comes in the middle.
+    let slow = Setup::default().at(Failpoint::PutReady, "delay=300:*");
+    let _workers = [(); 2].map(|()| cluster.worker(&all, &slow));
+    let job = cluster.submit(&all, "out", &[]);
+    cluster.until_done(&job, 2);
+    cluster.fleet.postgres.crash();
+    cluster.fleet.postgres.start_again();
+    let up = Instant::now();
+    let done = cluster.number(&format!(
+        "SELECT count(*) FROM task WHERE job_id = '{job}' AND state = 'DONE'"
+    ));
+    cluster.until_done(&job, done + 1);
+    row.within(
+        "tasks are reported again",
+        Duration::from_secs(10),
+        up.elapsed(),
+    );
+    cluster.succeeds(&all, &job, "out");
+    row.at_most(
+        "tasks done again after so short an outage",
+        0,
+        cluster.leased_again(&job),
+    );
+    row.record();
+}
+
+#[test]
+fn row_14_database_away_for_longer_than_a_lease() {
+    let mut row = Row::new(14, "the database is away for three leases");
+    let mut cluster = Cluster::start();
+    let go = cluster.path("go");
+    let coordinators = [(); 2].map(|()| cluster.serve(&Setup::default()));
+    let all = addresses(&coordinators);
+    let mut first = cluster.worker(&all, &Setup::default().pause(Failpoint::ReportReady, &go));
+    let job = cluster.submit(&all, "out", &[]);
+    until_hit(&mut first, Failpoint::ReportReady);
+    let _second = cluster.worker(&all, &Setup::default());
+    cluster.until_done(&job, 1);
+    cluster.fleet.postgres.crash();
+    let went = Instant::now();
+    // Finished, and nobody to tell.
+    cluster.go(&go);
+    assert!(first.says("the call is repeated"), "{}", first.stderr());
+    until_every(Duration::from_millis(50), "three leases to pass", || {
+        went.elapsed() > LEASE * 3
+    });
+    cluster.fleet.postgres.start_again();
+    cluster.succeeds(&all, &job, "out");
+    assert!(
+        !first.stderr().contains("the report came after the lease"),
+        "{}",
+        first.stderr()
+    );
+    row.holds("what was finished counts when it is reported at last");
+    let failures = format!("SELECT sum(failures + crashes) FROM task WHERE job_id = '{job}'");
+    row.at_most("attempts charged", 0, cluster.number(&failures));
+    row.at_most(
+        "tasks done again, of four slots",
+        SLOTS,
+        cluster.leased_again(&job),
+    );
+    row.record();
+}
+
+#[test]
+fn row_21_coordinator_cut_off_from_the_database() {
+    let mut row = Row::new(
+        21,
+        "one coordinator's connections to the database go silent",
+    );
+    let cluster = Cluster::start();
+    let proxy = cluster.database_proxy();
+    let through = Setup::default().database(&database_through(&proxy));
+    let cut = cluster.serve(&through);
+    let other = cluster.serve(&Setup::default());
+    let both = addresses([&cut, &other]);
+    let slow = Setup::default().at(Failpoint::PutReady, "delay=300:*");
+    let _workers = [(); 3].map(|()| cluster.worker(&both, &slow));
+    let job = cluster.submit(&both, "out", &[]);
+    cluster.until_done(&job, 1);
+    assert_eq!(health(&cut), ServingStatus::Serving);
+    proxy.set_traffic(Traffic::Held);
+    let silent = Instant::now();
+    let bound = Duration::from_secs(15) + WORK;
+    until_every(Duration::from_millis(100), "the readiness to end", || {
+        health(&cut) == ServingStatus::NotServing
+    });
+    row.within(
+        "the coordinator says that it is not ready",
+        bound,
+        silent.elapsed(),
+    );
+    assert!(proxy.counts().held > 0, "the fault came");
+    let asked = Instant::now();
+    cluster.get(&both, &job);
+    row.within("a client of both is answered", bound, asked.elapsed());
+    cluster.succeeds(&both, &job, "out");
+    row.holds("the job succeeds by the other coordinator");
+    proxy.set_traffic(Traffic::Flows);
+    proxy.reset_all();
+    until_every(
+        Duration::from_millis(100),
+        "the readiness to return",
+        || health(&cut) == ServingStatus::Serving,
+    );
+    row.record();
+}
+
+/// What a coordinator says of itself.
+fn health(coordinator: &Coordinator) -> ServingStatus {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().expect("a runtime can be made");
+    let endpoint = Endpoint::from_shared(format!("http://{}", address_of(coordinator)));
+    runtime.block_on(async {
+        let channel = endpoint.expect("an address").connect().await;
+        let mut client = HealthClient::new(channel.expect("it listens"));
+        let check = HealthCheckRequest {
+            service: String::new(),
+        };
+        let answer = client.check(check).await.expect("it answers");
+        answer.into_inner().status()
+    })
+}
