@@ -24,6 +24,8 @@ pub struct Fleet {
     pub access: Access,
     /// The store's bucket, for whom everything is allowed.
     pub bucket: Bucket,
+    /// The build of `chatvec` that every process is.
+    pub program: PathBuf,
     folder: TempDir,
     started: AtomicU32,
 }
@@ -85,6 +87,7 @@ impl Fleet {
             postgres: Postgres::start(),
             access,
             bucket,
+            program: process::chatvec(),
             store,
             folder: tempfile::tempdir().expect("a temporary folder"),
             started: AtomicU32::new(0),
@@ -120,7 +123,7 @@ impl Fleet {
 
     /// `chatvec` with these arguments, which knows the store.
     pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
-        let mut command = process::command(args);
+        let mut command = process::command_of(&self.program, args);
         command.envs(self.access.environment());
         command
     }
@@ -136,7 +139,7 @@ impl Fleet {
         let port_file = self.path(&format!("port-{ordinal}"));
         let mut command = self.command(["serve", "--listen", listen]);
         command
-            .args(["--database", &self.postgres.url()])
+            .env("CHATVEC_DATABASE_URL", self.postgres.url())
             .arg("--port-file")
             .arg(&port_file)
             .args(more);
@@ -156,7 +159,21 @@ impl Fleet {
     /// # Panics
     /// If it ends instead.
     pub fn serve_at(&self, listen: &str, more: &[&str]) -> Coordinator {
-        let (command, port_file) = self.serve_command(listen, more);
+        self.serve_with(listen, more, |_| {})
+    }
+
+    /// The same by a command that is changed before it runs.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    pub fn serve_with(
+        &self,
+        listen: &str,
+        more: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Coordinator {
+        let (mut command, port_file) = self.serve_command(listen, more);
+        change(&mut command);
         let mut process = Process::start(command);
         if !process.runs_until("the coordinator to listen", || port_file.exists()) {
             panic!("the coordinator ended: {:#?}", process.wait());

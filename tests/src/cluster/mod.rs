@@ -43,7 +43,7 @@ pub fn scaled(design: Duration) -> Duration {
 #[derive(Debug)]
 pub struct Cluster {
     /// The services, and how processes are started.
-    pub fleet: Fleet<Emulator>,
+    pub fleet: Fleet,
     family: Family,
     golden: OnceLock<Files>,
 }
@@ -84,10 +84,8 @@ impl Cluster {
     }
 
     fn with(spec: &FamilySpec, profile: Profile) -> Self {
-        let store = Emulator::start(profile);
-        let mut fleet = Fleet::on(store.access("client"), store.bucket(), store);
+        let mut fleet = Fleet::on_emulator(profile);
         fleet.program = process::chatvec_faults();
-        fleet.migrate().expect_code(0);
         let family = spec.write(&fleet.path(FAMILY)).expect("written");
         for member in Member::ALL {
             let prefix = format!("{FAMILY}/{}", member.folder());
@@ -156,7 +154,7 @@ impl Cluster {
 
     /// The store of the checkpoints.
     pub fn store(&self) -> &Emulator {
-        &self.fleet.store
+        self.fleet.emulator()
     }
 
     /// A setup by which the store knows a process by this name.
