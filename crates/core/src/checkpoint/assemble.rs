@@ -31,6 +31,7 @@ pub fn assemble(
     if let Some(index) = &selection.index {
         problems.extend(absent_tensors(index, &by_name));
     }
+    let by_name = by_name.into_values().collect();
     let config = match config_json.map(Config::parse).transpose() {
         Ok(config) => config,
         Err(error) => {
@@ -58,16 +59,16 @@ pub fn assemble(
 const OTHER_INDEX: &str =
     "the index and the files are of different checkpoints: download both again";
 
-type Placed = (BTreeMap<String, Place>, Vec<Place>, Vec<(String, String)>);
+type Placed<'a> = (BTreeMap<&'a str, Place>, Vec<Place>, Vec<(String, String)>);
 
 /// Gives every tensor its place. Tensors that the index does not name are set
 /// aside, as loaders of the checkpoint do.
-fn place_tensors(
-    files: &[WeightFile],
+fn place_tensors<'a>(
+    files: &'a [WeightFile],
     index: Option<&Index>,
     problems: &mut Vec<Problem>,
-) -> Placed {
-    let mut by_name: BTreeMap<String, Place> = BTreeMap::new();
+) -> Placed<'a> {
+    let mut by_name: BTreeMap<&str, Place> = BTreeMap::new();
     let mut in_order = Vec::new();
     let mut ignored = Vec::new();
     for (file_ordinal, file) in files.iter().enumerate() {
@@ -80,7 +81,7 @@ fn place_tensors(
                 file: file_ordinal,
                 entry: entry_ordinal,
             };
-            if let Some(first) = by_name.get(&entry.name) {
+            if let Some(first) = by_name.get(entry.name.as_str()) {
                 let first = &files[first.file].name;
                 let message = format!("stands in two files: `{first}` and `{}`", file.name);
                 problems.push(Problem::new(&entry.name, message).with_hint(
@@ -97,7 +98,7 @@ fn place_tensors(
                 );
                 problems.push(Problem::new(&entry.name, message).with_hint(OTHER_INDEX));
             }
-            by_name.insert(entry.name.clone(), place);
+            by_name.insert(&entry.name, place);
             in_order.push(place);
         }
     }
@@ -107,12 +108,12 @@ fn place_tensors(
 /// Tensors of the index that no file holds.
 fn absent_tensors<'a>(
     index: &'a Index,
-    by_name: &'a BTreeMap<String, Place>,
+    by_name: &'a BTreeMap<&str, Place>,
 ) -> impl Iterator<Item = Problem> + 'a {
     let absent = index
         .weight_map
         .iter()
-        .filter(|(tensor, _)| !by_name.contains_key(*tensor));
+        .filter(|(tensor, _)| !by_name.contains_key(tensor.as_str()));
     absent.map(|(tensor, file)| {
         let message = format!("`{INDEX_FILE}` says it is in `{file}`, which does not have it");
         Problem::new(tensor, message).with_hint(OTHER_INDEX)

@@ -116,6 +116,13 @@ impl SurveyedInputs {
         })
     }
 
+    /// Lets go of the tensors, once the plan is made.
+    pub(super) fn forget_tensors(&mut self) {
+        for one in &mut self.surveyed {
+            one.checkpoint.forget_tensors();
+        }
+    }
+
     /// The survey of one input.
     ///
     /// # Panics

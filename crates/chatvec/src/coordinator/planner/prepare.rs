@@ -31,18 +31,20 @@ pub(super) fn prepare(
     job: &JobId,
     part_size: PartSize,
 ) -> Result<Prepared, Unplannable> {
-    let draft = draft(storage, recipe, part_size)?;
+    let mut draft = draft(storage, recipe, part_size)?;
+    // Of the largest models this, the specs and the blueprint are what counts in
+    // the coordinator's memory: no two are held for longer than they must be.
+    draft.inputs.forget_tensors();
     let output = Output::at(storage, &recipe.output.url)?;
-    let mut blueprint = Blueprint::of(recipe, &draft);
+    let (mut standing, mut boot) = (None, None);
     let mut uploads = Vec::new();
     match &output {
         Output::Folder(folder) => {
             create_files(folder, recipe, job, &draft.plan)?;
-            blueprint.boot_id = boot_id().ok();
+            boot = boot_id().ok();
         }
         Output::Prefix(prefix) => {
-            let standing = check_prefix(storage, prefix, recipe, &draft.plan)?;
-            blueprint.standing = standing.manifest;
+            standing = check_prefix(storage, prefix, recipe, &draft.plan)?.manifest;
             uploads = (0u32..)
                 .zip(&draft.plan.files)
                 .map(|(ordinal, file)| NewUpload {
@@ -53,12 +55,20 @@ pub(super) fn prepare(
                 .collect();
         }
     }
+    let tasks = tasks(&draft, &output, job);
+    let key = draft.inputs.key(recipe);
+    let blueprint = Blueprint {
+        boot_id: boot,
+        standing,
+        ..Blueprint::of(recipe, &draft)
+    };
+    drop(draft);
     Ok(Prepared {
-        tasks: tasks(&draft, &output, job),
+        tasks,
         uploads,
-        key: draft.inputs.key(recipe),
-        warnings: blueprint.warnings.clone(),
+        key,
         blueprint: blueprint.encode(),
+        warnings: blueprint.warnings,
         prefix: match output {
             Output::Folder(_) => None,
             Output::Prefix(prefix) => Some(prefix),

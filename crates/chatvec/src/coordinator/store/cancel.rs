@@ -11,22 +11,26 @@ use super::job::{lock_job, set_job_state};
 use super::submit::release_output;
 use super::{Epoch, JobError, JobRow, Store, StoreError, Tx, decode, values};
 
+/// The rows are locked when they are updated, so their state is not asked for
+/// again: a database that knows nothing yet of a new job's tasks would go through
+/// the index of all READY ones for each of them.
 const CANCEL_WAITING: &str = "-- cancel_waiting
     WITH c AS MATERIALIZED (
-        SELECT task_no AS c_task FROM task
+        SELECT job_id AS c_job, task_no AS c_task FROM task
         WHERE job_id = $1 AND state = 'READY' AND state <> 'DONE'{skip_locked}
     )
     UPDATE task SET state = 'CANCELLED', fence = fence + 1, updated_at_ms = {now}
-    FROM c WHERE job_id = $1 AND task_no = c_task AND state = 'READY'";
+    FROM c WHERE job_id = c_job AND task_no = c_task";
 
+/// As in `cancel_waiting`.
 const CANCEL_OPEN: &str = "-- cancel_open
     WITH c AS MATERIALIZED (
-        SELECT task_no AS c_task FROM task
+        SELECT job_id AS c_job, task_no AS c_task FROM task
         WHERE job_id = $1 AND state IN ('READY', 'LEASED') AND state <> 'DONE'{skip_locked}
     )
     UPDATE task SET state = 'CANCELLED', fence = fence + 1, worker_id = NULL,
                     lease_expires_at_ms = NULL, updated_at_ms = {now}
-    FROM c WHERE job_id = $1 AND task_no = c_task AND state IN ('READY', 'LEASED')";
+    FROM c WHERE job_id = c_job AND task_no = c_task";
 
 const OPEN_TASKS: &str = "-- open_tasks
     SELECT count(*) AS tasks FROM task

@@ -87,8 +87,11 @@ async fn survey_objects(
     url: &ObjectUrl,
 ) -> Result<Surveyed, SurveyError> {
     let (listing, objects) = objects::list(storage, location, url).await?;
-    let index = objects.read(INDEX_FILE).await?;
-    let selection = selected(location, &listing, index.as_deref())?;
+    let selection = {
+        // It has as many lines as there are tensors, and is not kept.
+        let index = objects.read(INDEX_FILE).await?;
+        selected(location, &listing, index.as_deref())?
+    };
     let headers = objects.read_headers(&selection.weight_files).await?;
     let config = objects.read(CONFIG_FILE).await?;
     let config = config.as_deref();

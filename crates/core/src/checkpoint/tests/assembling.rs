@@ -39,6 +39,15 @@ fn tensors_are_found_by_name_and_iterated_in_storage_order() {
 }
 
 #[test]
+fn tensors_that_are_forgotten_leave_the_names_of_their_files() {
+    let files = vec![weight_file("1.safetensors", &["a"])];
+    let mut checkpoint = assembled(files, &[], Some("{}")).unwrap();
+    checkpoint.forget_tensors();
+    assert_eq!((checkpoint.len(), checkpoint.get("a")), (0, None));
+    assert_eq!(checkpoint.files[0].name, "1.safetensors");
+}
+
+#[test]
 fn a_tensor_in_two_files_is_an_error_that_names_both() {
     let files = vec![
         weight_file("1.safetensors", &["a", "b"]),

@@ -2,6 +2,8 @@ mod assembling;
 mod configs;
 mod selecting;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::dtype::Dtype;
 

@@ -233,6 +233,14 @@ async fn a_job_that_does_not_exist_is_named(store: &Store) {
     assert_eq!(store.progress(&job).await.unwrap(), Default::default());
 }
 
+/// Right after it was planned: the database has gathered no statistics yet, and a
+/// statement that looks at all tasks for each task would be ended by its timeout.
+async fn a_large_job_is_cancelled_before_the_database_knows_its_tasks(store: &Store) {
+    let job = queued(store, "a", 20_000).await;
+    store.cancel_job(&job).await.unwrap();
+    assert_eq!(state_of(store, &job).await, JobState::Cancelled);
+}
+
 super::conformance! {
     a_new_job_is_planning_and_reads_back,
     a_repeated_request_finds_the_first_job,
@@ -247,4 +255,5 @@ super::conformance! {
     every_change_of_state_raises_the_revision,
     only_failed_and_cancelled_jobs_are_cleaned,
     a_job_that_does_not_exist_is_named,
+    a_large_job_is_cancelled_before_the_database_knows_its_tasks,
 }
