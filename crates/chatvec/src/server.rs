@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -18,6 +18,16 @@ use crate::coordinator::{Coordinator, descriptors};
 /// How long calls under way may take to end. A client that hangs never closes
 /// its connection, and must not keep the coordinator from stopping.
 const LAST_CALLS_WAIT: Duration = Duration::from_secs(5);
+
+/// A connection is proven alive this often, also one on which nobody calls: the
+/// watches of a machine that vanished would stay for ever. Too short and slow
+/// networks break healthy connections.
+const KEEPALIVE_PERIOD: Duration = Duration::from_secs(20);
+/// How long the proof may take before the connection is closed.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls at once on one connection, watches among them: whoever watches more
+/// jobs than this over one connection could make no other call.
+const CALLS_PER_CONNECTION: u32 = 4096;
 
 /// Serves on a listener until `stop`: then health says so, waiting calls
 /// return, and calls under way end, or are cut off after five seconds.
@@ -57,9 +67,10 @@ pub async fn serve(
         .add_service(health)
         .add_service(v1)
         .add_service(v1alpha);
-    let served = Server::builder()
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = builder(KEEPALIVE_PERIOD, KEEPALIVE_TIMEOUT)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), until_stop);
+        .serve_with_incoming_shutdown(incoming, until_stop);
     tokio::select! {
         served = served => served.context("the server failed"),
         () = too_long_after(stop) => {
@@ -67,6 +78,13 @@ pub async fn serve(
             Ok(())
         }
     }
+}
+
+fn builder(keepalive_period: Duration, keepalive_timeout: Duration) -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(keepalive_period))
+        .http2_keepalive_timeout(Some(keepalive_timeout))
+        .max_concurrent_streams(CALLS_PER_CONNECTION)
 }
 
 /// Says of the service what is true of its job store: without it no call can be
@@ -119,4 +137,53 @@ pub async fn serve_in_process(
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await
         .context("the in-process server failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    use super::*;
+
+    /// How HTTP/2 begins, and a frame of settings with none in it.
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    /// A server that loses patience soon.
+    async fn strict_server() -> SocketAddr {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_, health) = tonic_health::server::health_reporter();
+        let mut server = builder(Duration::from_millis(50), Duration::from_millis(200));
+        let server = server.add_service(health);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        address
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_other_end_is_dead_is_closed() {
+        let mut connection = TcpStream::connect(strict_server().await).await.unwrap();
+        connection.write_all(HELLO).await.unwrap();
+        // It reads, as a dead machine's kernel might, and answers nothing.
+        let mut heard = Vec::new();
+        let end = connection.read_to_end(&mut heard);
+        let end = tokio::time::timeout(Duration::from_secs(30), end).await;
+        end.expect("the server gives up").unwrap();
+        const PING: u8 = 6;
+        assert!(heard.contains(&PING), "{heard:?}");
+    }
+
+    #[tokio::test]
+    async fn a_watch_of_a_client_that_lives_outlasts_the_keepalive() {
+        let url = format!("http://{}", strict_server().await);
+        let channel = tonic::transport::Endpoint::from_shared(url).unwrap();
+        let mut health = HealthClient::new(channel.connect().await.unwrap());
+        let watch = health.watch(HealthCheckRequest::default()).await;
+        let mut watch = watch.unwrap().into_inner();
+        watch.message().await.unwrap().unwrap();
+        let more = tokio::time::timeout(Duration::from_secs(1), watch.message()).await;
+        more.expect_err("nothing changes and nothing breaks");
+    }
 }

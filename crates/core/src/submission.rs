@@ -77,6 +77,46 @@ impl fmt::Display for Tenant {
     }
 }
 
+/// What is to change of a tenant; `None` stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantChange {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Its share of the workers, relative to the other tenants'.
+    pub weight: Option<Weight>,
+    /// Most tasks of it that are leased at once; 0 for no limit.
+    pub leased_tasks_max: Option<u32>,
+    /// Most jobs of it that have not ended; 0 for no limit.
+    pub open_jobs_max: Option<u32>,
+}
+
+/// A tenant's share of the workers, relative to the other tenants': from 1 to
+/// 1,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Weight(u32);
+
+impl Weight {
+    /// The largest.
+    pub const MAX: Self = Self(1_000_000);
+
+    /// The weight of that number.
+    ///
+    /// # Errors
+    /// If the number is 0 or above the largest.
+    pub fn new(number: u32) -> Result<Self, Problem> {
+        if (1..=Self::MAX.0).contains(&number) {
+            return Ok(Self(number));
+        }
+        let message = format!("expected 1 to {}, found {number}", Self::MAX.0);
+        Err(Problem::new("weight", message))
+    }
+
+    /// Its number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// How urgent a job is, from 0 to 99, higher first. Ten points double the
 /// share of the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -229,6 +269,19 @@ mod tests {
             assert_eq!(problem.subject, "tenant", "{bad}");
         }
         assert_eq!(Tenant::parse("default"), Ok(Tenant::default()));
+    }
+
+    #[test]
+    fn a_weight_is_no_more_than_a_million_and_never_nothing() {
+        assert_eq!(Weight::new(1).unwrap().number(), 1);
+        assert_eq!(Weight::new(1_000_000), Ok(Weight::MAX));
+        for bad in [0, 1_000_001] {
+            let problem = Weight::new(bad).unwrap_err();
+            assert_eq!(
+                problem.message,
+                format!("expected 1 to 1000000, found {bad}")
+            );
+        }
     }
 
     #[test]

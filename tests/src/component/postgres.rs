@@ -116,6 +116,11 @@ impl Postgres {
     pub fn query(&self, sql: &str) -> String {
         query(&self.url(), sql)
     }
+
+    /// Starts a session of its own that runs a statement.
+    pub fn session(&self, sql: &str) -> Process {
+        session(&self.url(), sql)
+    }
 }
 
 /// The URL of a database of a server, or of a proxy in front of one.
@@ -128,11 +133,15 @@ pub fn url(server: SocketAddr, database: &str) -> String {
 /// # Panics
 /// If the server does not take it.
 pub fn query(url: &str, sql: &str) -> String {
+    let outcome = session(url, sql).wait().expect_code(0);
+    outcome.stdout.trim_end().to_owned()
+}
+
+fn session(url: &str, sql: &str) -> Process {
     let mut command = Command::new(programs().join("psql"));
     command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
     command.args(["--command", sql, url]);
-    let outcome = Process::start(command).wait().expect_code(0);
-    outcome.stdout.trim_end().to_owned()
+    Process::start(command)
 }
 
 impl Drop for Postgres {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use chatvec_core::ids::JobId;
 use chatvec_proto::convert::{JobView, ProgressView};
+use chatvec_proto::status::Reason;
 use chatvec_proto::v1;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::detached::detached;
+use super::detached::Turns;
 use super::store::{JobRow, Store, StoreError};
 use super::view::view_of;
 use crate::identity;
@@ -35,6 +36,7 @@ const STREAM_AGE_MAX: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone)]
 pub(super) struct Watched {
     store: Store,
+    turns: Turns,
     /// Cancelled when the coordinator stops: streams end.
     stopping: CancellationToken,
     /// One entry for each job that is looked at. Whoever finds one follows it;
@@ -53,16 +55,18 @@ struct News {
 }
 
 impl Watched {
-    pub(super) fn new(store: Store, stopping: CancellationToken) -> Self {
+    pub(super) fn new(store: Store, turns: Turns, stopping: CancellationToken) -> Self {
         Self {
             store,
+            turns,
             stopping,
             feeds: Arc::default(),
         }
     }
 
     /// The job now, unless its revision is still `after_revision`, then at each
-    /// change until it ends, the coordinator stops or the stream is old.
+    /// change until it ends, the coordinator stops, the stream is old or the
+    /// client's deadline has passed.
     ///
     /// # Errors
     /// If there is no such job, or the store cannot be used.
@@ -70,6 +74,7 @@ impl Watched {
         &self,
         job: &JobId,
         after_revision: u64,
+        deadline: Option<Instant>,
     ) -> Result<impl Stream<Item = Result<v1::WatchJobResponse, Status>> + use<>, Status> {
         let mut feed = self.follow(job);
         let first = feed.wait_for(Option::is_some).await.ok();
@@ -81,11 +86,14 @@ impl Watched {
             // What is there counts as unseen. A feed that is closed ends the stream.
             _ => feed.mark_changed(),
         }
-        let age = STREAM_AGE_MAX.mul_f64(1.0 - identity::jitter() / 4.0);
+        let old = Instant::now() + STREAM_AGE_MAX.mul_f64(1.0 - identity::jitter() / 4.0);
         let watcher = Watcher {
             feed,
             stopping: self.stopping.clone(),
-            until: Instant::now() + age,
+            end: match deadline {
+                Some(deadline) if deadline < old => End::Deadline(deadline),
+                _ => End::Age(old),
+            },
             is_over: false,
         };
         Ok(futures_util::stream::unfold(watcher, Watcher::next))
@@ -142,15 +150,15 @@ impl Watched {
     async fn look(&self, job: &JobId, told: Option<&Told>) -> Result<Option<JobView>, Status> {
         let (store, job) = (self.store.clone(), job.clone());
         let known = told.map(|told| (told.revision, told.at.elapsed() < PROGRESS_PERIOD));
-        let view = detached(async move {
+        let look = async move {
             let row = store.job(&job).await?;
             let row: JobRow = row.ok_or(StoreError::JobNotFound(job))?;
             match known {
                 Some((revision, true)) if revision == row.revision => Ok(None),
                 _ => view_of(&store, row).await.map(Some),
             }
-        })
-        .await?;
+        };
+        let view = self.turns.detached(look).await?;
         Ok(view.filter(|view| told.is_none_or(|told| told.is_outdated_by(view))))
     }
 
@@ -194,8 +202,17 @@ impl Told {
 struct Watcher {
     feed: watch::Receiver<Option<Result<News, Status>>>,
     stopping: CancellationToken,
-    until: Instant,
+    end: End,
     is_over: bool,
+}
+
+/// When a stream ends at the latest, and why.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// It is old: the client comes again.
+    Age(Instant),
+    /// The client waits no longer.
+    Deadline(Instant),
 }
 
 impl Watcher {
@@ -203,12 +220,18 @@ impl Watcher {
         if self.is_over {
             return None;
         }
+        let (End::Age(end) | End::Deadline(end)) = self.end;
         tokio::select! {
             // The end of a job goes before the end of the coordinator.
             biased;
             changed = self.feed.changed() => changed.ok()?,
             () = self.stopping.cancelled() => return None,
-            () = tokio::time::sleep_until(self.until) => return None,
+            () = tokio::time::sleep_until(end) => {
+                let End::Deadline(_) = self.end else { return None };
+                self.is_over = true;
+                let late = Reason::DeadlineExceeded.status("the deadline of the watch has passed");
+                return Some((Err(late), self));
+            }
         }
         let news = self.feed.borrow_and_update().clone()?;
         let message = match news {
@@ -223,5 +246,85 @@ impl Watcher {
             }
         };
         Some((message, self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio_stream::StreamExt as _;
+
+    use super::super::store::NewJob;
+    use super::*;
+
+    /// A store with a job that nobody plans.
+    async fn store(folder: &std::path::Path) -> (Store, JobId) {
+        let store = Store::open_sqlite(&folder.join("jobs.db")).await.unwrap();
+        let recipe = serde_json::json!({
+            "cp": "/cp",
+            "vectors": [{ "chat": "/chat", "base": "/base", "lambda": 1 }],
+            "output": { "url": "/out" },
+        });
+        let new = NewJob {
+            job_id: identity::job_id(),
+            request_id: identity::request_id(),
+            tenant: chatvec_core::submission::Tenant::default(),
+            priority: chatvec_core::submission::Priority::default(),
+            labels: chatvec_core::submission::Labels::default(),
+            recipe_json: recipe.to_string(),
+            recipe_digest: chatvec_core::ids::Digest("digest".to_owned()),
+            output_url: "/out".to_owned(),
+            output_key: "/out".to_owned(),
+            traceparent: None,
+        };
+        let (row, _) = store.create_job(&new).await.unwrap();
+        (store, row.job_id)
+    }
+
+    fn watched(store: &Store) -> Watched {
+        let turns = Turns::new(1).patient();
+        Watched::new(store.clone(), turns, CancellationToken::new())
+    }
+
+    #[tokio::test]
+    async fn many_watchers_are_one_look_and_the_last_to_leave_ends_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, job) = store(folder.path()).await;
+        let watched = watched(&store);
+        let mut streams = Vec::new();
+        for _ in 0..100 {
+            let stream = watched.stream(&job, 0, None).await.unwrap();
+            let mut stream = Box::pin(stream);
+            let first = stream.next().await.unwrap().unwrap();
+            assert_eq!(first.job.unwrap().job_id, job.0);
+            streams.push(stream);
+        }
+        let feed = {
+            let feeds = watched.feeds.lock().unwrap();
+            assert_eq!(feeds.len(), 1);
+            feeds[&job].clone()
+        };
+        assert_eq!(feed.receiver_count(), 100);
+        drop(streams);
+        feed.closed().await;
+        while !watched.feeds.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_at_its_deadline_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, job) = store(folder.path()).await;
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let watched = watched(&store);
+        let stream = watched.stream(&job, 0, Some(deadline)).await.unwrap();
+        let mut stream = pin!(stream);
+        stream.next().await.unwrap().unwrap();
+        let late = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(Reason::of(&late), Some(Reason::DeadlineExceeded));
+        assert!(Instant::now() >= deadline);
+        assert!(stream.next().await.is_none());
     }
 }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use chatvec_core::ids::{JobId, TaskOrdinal};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
+use chatvec_core::submission::TenantChange;
 use chatvec_proto::convert::{JobView, JobsWanted, Page, Submission, TasksWanted, TimeMs, page};
 use chatvec_proto::status::bad_request;
 use chatvec_proto::v1;
@@ -15,11 +16,12 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use super::detached::detached;
+use super::deadline;
+use super::detached::Turns;
 use super::dry_run::DryRuns;
 use super::feed::Watched;
 use super::store::{Created, JobFilter, JobPage, NewJob, Store};
-use super::view::{job_view, page_of_tasks, view_of, views_of, worker_views};
+use super::view::{job_view, page_of_tasks, tenant_view, view_of, views_of, worker_views};
 use crate::identity;
 use crate::storage::Location;
 use crate::telemetry;
@@ -32,6 +34,7 @@ const SEEN_WITHIN_S: u32 = 300;
 #[derive(Debug, Clone)]
 pub(super) struct MergeApi {
     pub(super) store: Store,
+    pub(super) turns: Turns,
     pub(super) watched: Watched,
     pub(super) dry_runs: DryRuns,
 }
@@ -55,7 +58,8 @@ impl MergeService for MergeApi {
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let store = self.store.clone();
         let job = JobId(request.into_inner().job_id);
-        let view = detached(async move { job_view(&store, &job).await }).await?;
+        let get = async move { job_view(&store, &job).await };
+        let view = self.turns.detached(get).await?;
         Ok(Response::new(v1::GetJobResponse {
             job: Some(view.into()),
         }))
@@ -69,11 +73,11 @@ impl MergeService for MergeApi {
         let limit = wanted.page.limit;
         let filter = job_filter(wanted);
         let store = self.store.clone();
-        let views = detached(async move {
+        let list = async move {
             let rows = store.jobs(&filter).await?;
             views_of(&store, rows).await
-        })
-        .await?;
+        };
+        let views = self.turns.detached(list).await?;
         let token = |view: &JobView| Page::<(TimeMs, JobId)>::token(view.created, &view.job);
         let (jobs, next_page_token) = page(views, limit, token);
         Ok(Response::new(v1::ListJobsResponse {
@@ -88,11 +92,11 @@ impl MergeService for MergeApi {
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
         let store = self.store.clone();
         let job = JobId(request.into_inner().job_id);
-        let view = detached(async move {
+        let cancel = async move {
             let row = store.cancel_job(&job).await?;
             view_of(&store, row).await
-        })
-        .await?;
+        };
+        let view = self.turns.detached(cancel).await?;
         tracing::info!(job.id = %view.job, job.state = %view.state, "job cancelled by request");
         Ok(Response::new(v1::CancelJobResponse {
             job: Some(view.into()),
@@ -105,9 +109,11 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let deadline = deadline::of(request.metadata());
         let request = request.into_inner();
         let job = JobId(request.job_id);
-        let stream = self.watched.stream(&job, request.after_revision).await?;
+        let stream = self.watched.stream(&job, request.after_revision, deadline);
+        let stream = stream.await?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -118,7 +124,8 @@ impl MergeService for MergeApi {
         let store = self.store.clone();
         let job = JobId(request.into_inner().job_id);
         let deleted = job.clone();
-        detached(async move { store.delete_job(&job).await }).await?;
+        let delete = async move { store.delete_job(&job).await };
+        self.turns.detached(delete).await?;
         tracing::info!(job.id = %deleted, "job deleted by request");
         Ok(Response::new(v1::DeleteJobResponse {}))
     }
@@ -140,7 +147,8 @@ impl MergeService for MergeApi {
         let wanted = checked::<TasksWanted, _>(request)?;
         let limit = wanted.page.limit;
         let store = self.store.clone();
-        let views = detached(async move { page_of_tasks(&store, &wanted).await }).await?;
+        let list = async move { page_of_tasks(&store, &wanted).await };
+        let views = self.turns.detached(list).await?;
         let (tasks, next_page_token) =
             page(views, limit, |view| Page::<TaskOrdinal>::token(view.task));
         Ok(Response::new(v1::ListTasksResponse {
@@ -158,9 +166,38 @@ impl MergeService for MergeApi {
             seconds => seconds,
         };
         let store = self.store.clone();
-        let views = detached(async move { worker_views(&store, seen_within_s).await }).await?;
+        let list = async move { worker_views(&store, seen_within_s).await };
+        let views = self.turns.detached(list).await?;
         Ok(Response::new(v1::ListWorkersResponse {
             workers: views.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn list_tenants(
+        &self,
+        _: Request<v1::ListTenantsRequest>,
+    ) -> Result<Response<v1::ListTenantsResponse>, Status> {
+        let store = self.store.clone();
+        let list = async move { store.tenants().await };
+        let tenants = self.turns.detached(list).await?.into_iter();
+        Ok(Response::new(v1::ListTenantsResponse {
+            tenants: tenants.map(|row| tenant_view(row).into()).collect(),
+        }))
+    }
+
+    async fn update_tenant(
+        &self,
+        request: Request<v1::UpdateTenantRequest>,
+    ) -> Result<Response<v1::UpdateTenantResponse>, Status> {
+        let change = checked::<TenantChange, _>(request)?;
+        let store = self.store.clone();
+        let update = async move { store.update_tenant(&change).await };
+        let view = tenant_view(self.turns.detached(update).await?);
+        tracing::info!(tenant.name = %view.tenant, tenant.weight = view.weight,
+            tenant.leased_tasks_max = view.leased_tasks_max,
+            tenant.open_jobs_max = view.open_jobs_max, "tenant changed by request");
+        Ok(Response::new(v1::UpdateTenantResponse {
+            tenant: Some(view.into()),
         }))
     }
 }
@@ -195,15 +232,15 @@ impl MergeApi {
             traceparent: traceparent.or_else(telemetry::traceparent),
         };
         let store = self.store.clone();
-        let view = detached(async move {
+        let create = async move {
             // A repeat of a request finds its job whatever has become of the output since.
             let (row, created) = store.create_job(&new).await?;
             if created == Created::Created {
                 tracing::info!(job.id = %row.job_id, job.output = %row.output_url, "job created");
             }
             view_of(&store, row).await
-        })
-        .await?;
+        };
+        let view = self.turns.detached(create).await?;
         tracing::Span::current().record("job.id", view.job.as_str());
         Ok(v1::CreateJobResponse {
             job: Some(view.into()),

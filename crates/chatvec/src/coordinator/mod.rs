@@ -3,6 +3,7 @@
 //! It keeps no state of its own: the job store holds everything, and the loops
 //! below look there again after every wake-up and every period.
 
+mod deadline;
 mod detached;
 mod dry_run;
 mod epoch;
@@ -33,6 +34,7 @@ use tonic::service::Routes;
 
 use crate::identity;
 use crate::storage::ObjectStorage;
+use detached::Turns;
 use store::{Store, StoreError};
 use weaknesses::Weaknesses;
 
@@ -47,6 +49,14 @@ const GATHER_TIME: Duration = Duration::from_millis(10);
 /// Looks this often in the length of a lease: at leases that have expired, and
 /// at jobs whose planner or finalizer is gone.
 const LOOKS_PER_LEASE: u32 = 6;
+
+/// Turns of workers at the job store. Together with those of clients and of
+/// watched jobs they leave some of the store's connections to the loops.
+const TURNS_OF_WORKERS: usize = 8;
+/// Turns of clients.
+const TURNS_OF_CLIENTS: usize = 4;
+/// Turns of looks at jobs that are watched.
+const TURNS_OF_WATCHED: usize = 2;
 
 /// How a coordinator works.
 #[derive(Debug, Clone, Copy)]
@@ -152,17 +162,21 @@ impl Coordinator {
             options,
             ..
         } = &self.resources;
+        let turns_of_watched = Turns::new(TURNS_OF_WATCHED).patient();
+        let stopping = self.stopping.clone();
         let merge = MergeServiceServer::new(merge_api::MergeApi {
             store: store.clone(),
-            watched: feed::Watched::new(store.clone(), self.stopping.clone()),
+            turns: Turns::new(TURNS_OF_CLIENTS),
+            watched: feed::Watched::new(store.clone(), turns_of_watched, stopping.clone()),
             dry_runs: dry_run::DryRuns::new(storage.clone(), options.part_size),
         })
         .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let worker = WorkerServiceServer::new(worker_api::WorkerApi {
             store: store.clone(),
+            turns: Turns::new(TURNS_OF_WORKERS),
             options: *options,
-            stopping: self.stopping.clone(),
+            stopping,
             woken: worker_api::Woken::default(),
         })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

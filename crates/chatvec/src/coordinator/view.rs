@@ -1,13 +1,15 @@
-//! Jobs, tasks and workers as clients see them, from their rows.
+//! Jobs, tasks, workers and tenants as clients see them, from their rows.
 
 use chatvec_core::ids::JobId;
 use chatvec_core::recipe::Recipe;
 use chatvec_proto::convert::{
-    Condition, JobView, ProgressView, ShareView, TaskView, TasksWanted, TimeMs, WorkerView,
+    Condition, JobView, ProgressView, ShareView, TaskView, TasksWanted, TenantView, TimeMs,
+    WorkerView,
 };
 
 use super::store::{
-    JobRow, Pace, Progress, Store, StoreError, TaskFilter, TaskRow, WorkerRow, WorkerShare,
+    JobRow, Pace, Progress, Store, StoreError, TaskFilter, TaskRow, TenantRow, WorkerRow,
+    WorkerShare,
 };
 
 /// A rate is what was done in so long.
@@ -23,6 +25,7 @@ pub(super) async fn job_view(store: &Store, job: &JobId) -> Result<JobView, Stor
         .ok_or_else(|| StoreError::JobNotFound(job.clone()))?;
     view_of(store, row).await
 }
+
 /// The view of a row that was just read, with all that there is to tell.
 pub(super) async fn view_of(store: &Store, row: JobRow) -> Result<JobView, StoreError> {
     let job = row.job_id.clone();
@@ -182,6 +185,18 @@ fn worker_view(row: WorkerRow) -> WorkerView {
         first_seen: TimeMs(row.first_seen_ms),
         last_seen: TimeMs(row.last_seen_ms),
         stopped: row.stopped_at_ms.map(TimeMs),
+    }
+}
+
+/// A tenant as clients see it.
+pub(super) fn tenant_view(row: TenantRow) -> TenantView {
+    TenantView {
+        tenant: row.tenant,
+        weight: row.weight,
+        leased_tasks_max: row.leased_tasks_max,
+        open_jobs_max: row.open_jobs_max,
+        leased_tasks: row.leased_tasks,
+        open_jobs: row.open_jobs,
     }
 }
 

@@ -10,15 +10,16 @@ use chatvec_proto::convert::{decode_spec, encode_sums};
 use chatvec_proto::status::Reason;
 use chatvec_proto::v1::worker_service_server::WorkerService;
 use chatvec_proto::{PROTOCOL_VERSION, v1};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::CoordinatorOptions;
-use super::detached::detached;
+use super::detached::Turns;
 use super::store::{
-    Acquired, Beat, BeatAnswer, FailOutcome, NewPart, Phase, Store, StoreError, WorkerInfo,
+    Acquired, Beat, BeatAnswer, FailOutcome, NewPart, Phase, Store, StoreError, TaskDone,
+    WorkerInfo,
 };
 use crate::fault::{self, Failpoint};
 use crate::identity;
@@ -37,6 +38,7 @@ const WAITS_PER_LEASE: u32 = 6;
 #[derive(Debug, Clone)]
 pub(super) struct WorkerApi {
     pub(super) store: Store,
+    pub(super) turns: Turns,
     pub(super) options: CoordinatorOptions,
     /// Cancelled when the coordinator stops: waiting calls return empty.
     pub(super) stopping: CancellationToken,
@@ -116,9 +118,8 @@ impl WorkerService for WorkerApi {
         }
         let store = self.store.clone();
         let lease_ms = i64::from(self.options.lease_duration_ms);
-        let answers =
-            detached(async move { store.heartbeat(&worker, phase, &beats, lease_ms).await })
-                .await?;
+        let beat = async move { store.heartbeat(&worker, phase, &beats, lease_ms).await };
+        let answers = self.turns.detached(beat).await?;
         let directive = |answer| match answer {
             BeatAnswer::Extended => v1::BeatDirective::Continue.into(),
             BeatAnswer::Lost => v1::BeatDirective::Lost.into(),
@@ -135,23 +136,18 @@ impl WorkerService for WorkerApi {
         request: Request<v1::ReportTasksRequest>,
     ) -> Result<Response<v1::ReportTasksResponse>, Status> {
         let request = request.into_inner();
-        let worker = request.worker_id;
-        let reports = request.reports.into_iter();
-        let reports: Vec<Report> = reports.map(Report::try_from).collect::<Result<_, _>>()?;
+        let worker = request.worker_id.clone();
+        let reports = Reports::try_from(request)?;
         let store = self.store.clone();
-        // What is recorded when one fails counts: the worker repeats them all.
-        let results = detached(async move {
-            let mut results = Vec::with_capacity(reports.len());
-            #[cfg_attr(not(feature = "fault-testing"), expect(unused_mut))]
-            for mut report in reports {
-                #[cfg(feature = "fault-testing")]
-                report.forget_fence(&store, &worker).await?;
-                results.push(report.record(&store).await?.into());
-            }
+        let record = async move {
+            #[cfg(feature = "fault-testing")]
+            let reports = reports.with_fences_forgotten(&store, &worker).await?;
+            let results = reports.record(&store).await?;
             fault::hit(Failpoint::ReportCommitted, &worker).await?;
-            Ok(results)
-        })
-        .await?;
+            Ok::<_, StoreError>(results)
+        };
+        let results = self.turns.detached(record).await?;
+        let results = results.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ReportTasksResponse { results }))
     }
 
@@ -159,19 +155,11 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::ReleaseTasksRequest>,
     ) -> Result<Response<v1::ReleaseTasksResponse>, Status> {
-        let leases = request.into_inner().leases;
+        let leases = request.into_inner().leases.into_iter();
+        let leases: Vec<Lease> = leases.map(Lease::from).collect();
         let store = self.store.clone();
-        detached(async move {
-            for given_back in leases {
-                match store.release_task(&given_back.into()).await {
-                    // Somebody else has it, or nobody: either way it is given back.
-                    Ok(()) | Err(StoreError::LeaseLost { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(())
-        })
-        .await?;
+        let release = async move { give_back(&store, &leases).await };
+        self.turns.detached(release).await?;
         Ok(Response::new(v1::ReleaseTasksResponse {}))
     }
 }
@@ -216,9 +204,20 @@ impl WorkerApi {
     ) -> Result<Vec<v1::LeasedTask>, Status> {
         let store = self.store.clone();
         let lease_ms = i64::from(self.options.lease_duration_ms);
-        let acquired =
-            detached(async move { store.acquire_tasks(&worker, max_tasks, lease_ms).await })
-                .await?;
+        let (answer, answered) = oneshot::channel();
+        let acquire = async move {
+            let acquired = store.acquire_tasks(&worker, max_tasks, lease_ms).await?;
+            match answer.send(acquired) {
+                Ok(()) => Ok(()),
+                // The worker has gone meanwhile: nobody would renew the leases.
+                Err(unheard) => {
+                    let leases: Vec<_> = unheard.into_iter().map(|task| task.lease).collect();
+                    give_back(&store, &leases).await
+                }
+            }
+        };
+        self.turns.detached(acquire).await?;
+        let acquired = answered.await.expect("work that succeeds has answered");
         let leased = |task: Acquired| {
             let spec = decode_spec(&task.spec).map_err(|error| {
                 tracing::error!(%error, job.id = %task.lease.job, task.id = %task.lease.task, "stored task is broken");
@@ -236,67 +235,96 @@ impl WorkerApi {
     }
 }
 
-/// What a worker says of one lease.
-enum Report {
-    Done(Lease, Vec<NewPart>),
-    Failed(Lease, TaskFailure),
+/// Releases leases, uncharged.
+async fn give_back(store: &Store, leases: &[Lease]) -> Result<(), StoreError> {
+    for lease in leases {
+        match store.release_task(lease).await {
+            // Somebody else has it, or nobody: either way it is given back.
+            Ok(()) | Err(StoreError::LeaseLost { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
-impl TryFrom<v1::TaskReport> for Report {
+/// What a worker says of its leases, each with its place in the request.
+#[derive(Default)]
+struct Reports {
+    done: Vec<(usize, TaskDone)>,
+    failed: Vec<(usize, Lease, TaskFailure)>,
+}
+
+impl TryFrom<v1::ReportTasksRequest> for Reports {
     type Error = Status;
 
-    fn try_from(report: v1::TaskReport) -> Result<Self, Status> {
-        let lease = lease(report.lease)?;
-        match report.outcome {
-            Some(v1::task_report::Outcome::Done(done)) => {
-                let file = FileOrdinal(done.file);
-                Ok(Self::Done(
-                    lease,
-                    done.parts
-                        .into_iter()
-                        .map(|part| new_part(file, part))
-                        .collect(),
-                ))
+    fn try_from(request: v1::ReportTasksRequest) -> Result<Self, Status> {
+        let mut reports = Self::default();
+        for (place, report) in request.reports.into_iter().enumerate() {
+            let lease = lease(report.lease)?;
+            match report.outcome {
+                Some(v1::task_report::Outcome::Done(done)) => {
+                    let file = FileOrdinal(done.file);
+                    let parts = done.parts.into_iter().map(|part| new_part(file, part));
+                    let parts = parts.collect();
+                    reports.done.push((place, TaskDone { lease, parts }));
+                }
+                Some(v1::task_report::Outcome::Failed(failed)) => {
+                    let failure = TaskFailure::try_from(failed).map_err(bad_request)?;
+                    reports.failed.push((place, lease, failure));
+                }
+                None => return Err(Reason::BadRequest.status("field `outcome` is missing")),
             }
-            Some(v1::task_report::Outcome::Failed(failed)) => {
-                let failure = TaskFailure::try_from(failed).map_err(bad_request)?;
-                Ok(Self::Failed(lease, failure))
-            }
-            None => Err(Reason::BadRequest.status("field `outcome` is missing")),
         }
+        Ok(reports)
     }
 }
 
-impl Report {
+impl Reports {
     /// As a planted defect asks.
     #[cfg(feature = "fault-testing")]
-    async fn forget_fence(&mut self, store: &Store, worker: &str) -> Result<(), StoreError> {
-        let (Self::Done(lease, _) | Self::Failed(lease, _)) = self;
-        store.forget_fence(lease, worker).await
+    async fn with_fences_forgotten(
+        mut self,
+        store: &Store,
+        worker: &str,
+    ) -> Result<Self, StoreError> {
+        let done = self.done.iter_mut().map(|(_, done)| &mut done.lease);
+        let failed = self.failed.iter_mut().map(|(_, lease, _)| lease);
+        for lease in done.chain(failed) {
+            store.forget_fence(lease, worker).await?;
+        }
+        Ok(self)
     }
 
-    async fn record(self, store: &Store) -> Result<v1::ReportResult, StoreError> {
-        let (lease, outcome) = match self {
-            Self::Done(lease, parts) => {
-                let outcome = store.complete_task(&lease, &parts).await.map(drop);
-                (lease, outcome)
-            }
-            Self::Failed(lease, failure) => {
-                let jitter = identity::jitter();
-                let outcome = store.fail_task(&lease, &failure, jitter).await;
-                let outcome = outcome.map(|next| log_failure(&lease, &failure, next));
-                (lease, outcome)
-            }
-        };
-        match outcome {
-            Ok(()) => Ok(v1::ReportResult::Recorded),
-            Err(StoreError::LeaseLost { .. }) => {
-                tracing::info!(job.id = %lease.job, task.id = %lease.task, task.attempt = %lease.attempt,
-                    "a report came after its lease, it does not count");
-                Ok(v1::ReportResult::LeaseLost)
-            }
-            Err(error) => Err(error),
+    /// Records what is done in one transaction, then each failure in its own,
+    /// since a failure may end its job. What is recorded when one fails counts:
+    /// the worker repeats them all.
+    async fn record(self, store: &Store) -> Result<Vec<v1::ReportResult>, StoreError> {
+        let count = self.done.len() + self.failed.len();
+        let mut results = vec![v1::ReportResult::Unspecified; count];
+        let (places, done): (Vec<_>, Vec<_>) = self.done.into_iter().unzip();
+        let outcomes = store.complete_tasks(&done).await?;
+        for ((place, report), outcome) in places.into_iter().zip(&done).zip(outcomes) {
+            results[place] = result(&report.lease, outcome.map(drop))?;
         }
+        for (place, lease, failure) in self.failed {
+            let outcome = store.fail_task(&lease, &failure, identity::jitter()).await;
+            let outcome = outcome.map(|next| log_failure(&lease, &failure, next));
+            results[place] = result(&lease, outcome)?;
+        }
+        Ok(results)
+    }
+}
+
+/// What a worker is told of its report.
+fn result(lease: &Lease, outcome: Result<(), StoreError>) -> Result<v1::ReportResult, StoreError> {
+    match outcome {
+        Ok(()) => Ok(v1::ReportResult::Recorded),
+        Err(StoreError::LeaseLost { .. }) => {
+            tracing::info!(job.id = %lease.job, task.id = %lease.task, task.attempt = %lease.attempt,
+                "a report came after its lease, it does not count");
+            Ok(v1::ReportResult::LeaseLost)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -1,7 +1,8 @@
-//! Tasks, workers and plans as clients see them.
+//! Tasks, workers, tenants and plans as clients see them.
 
 use chatvec_core::ids::{Attempt, Fence, FileOrdinal, PartOrdinal, TaskOrdinal, WorkerId};
 use chatvec_core::problem::Problem;
+use chatvec_core::submission::Tenant;
 use chatvec_core::task::{FailureKind, TaskCounters, TaskState};
 
 use super::job::{TimeMs, error_from_wire, error_to_wire, time_ms, timestamp};
@@ -60,6 +61,23 @@ pub struct WorkerView {
     pub last_seen: TimeMs,
     /// When it said that it stops.
     pub stopped: Option<TimeMs>,
+}
+
+/// A tenant, as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantView {
+    /// Its name.
+    pub tenant: Tenant,
+    /// Its share of the workers, relative to the other tenants'.
+    pub weight: u32,
+    /// Most tasks of it that are leased at once.
+    pub leased_tasks_max: Option<u32>,
+    /// Most jobs of it that have not ended.
+    pub open_jobs_max: Option<u32>,
+    /// Its tasks that are leased.
+    pub leased_tasks: u64,
+    /// Its jobs that have not ended.
+    pub open_jobs: u64,
 }
 
 /// What a merge would do.
@@ -208,6 +226,35 @@ impl TryFrom<v1::WorkerStatus> for WorkerView {
             first_seen: time_ms(&required(worker.first_seen_time, "first_seen_time")?),
             last_seen: time_ms(&required(worker.last_seen_time, "last_seen_time")?),
             stopped: worker.stop_time.as_ref().map(time_ms),
+        })
+    }
+}
+
+impl From<TenantView> for v1::Tenant {
+    fn from(view: TenantView) -> Self {
+        Self {
+            tenant: view.tenant.to_string(),
+            weight: view.weight,
+            leased_tasks_max: view.leased_tasks_max,
+            open_jobs_max: view.open_jobs_max,
+            leased_tasks: view.leased_tasks,
+            open_jobs: view.open_jobs,
+        }
+    }
+}
+
+impl TryFrom<v1::Tenant> for TenantView {
+    type Error = ConvertError;
+
+    fn try_from(tenant: v1::Tenant) -> Result<Self, ConvertError> {
+        let name = Tenant::parse(&tenant.tenant).ok();
+        Ok(Self {
+            tenant: required(name, "tenant")?,
+            weight: tenant.weight,
+            leased_tasks_max: tenant.leased_tasks_max,
+            open_jobs_max: tenant.open_jobs_max,
+            leased_tasks: tenant.leased_tasks,
+            open_jobs: tenant.open_jobs,
         })
     }
 }

@@ -8,7 +8,7 @@ mod report;
 mod request;
 mod task;
 
-pub use fleet::{PlanView, PlannedFileView, TaskView, WorkerView, task_state};
+pub use fleet::{PlanView, PlannedFileView, TaskView, TenantView, WorkerView, task_state};
 pub use job::{Condition, JobView, ProgressView, ShareView, TimeMs, job_state, labels_to_wire};
 pub use recipe::{recipe_from_wire, recipe_to_wire};
 pub use report::{decode_sums, encode_sums};

@@ -5,7 +5,7 @@ use chatvec_core::ids::{JobId, RequestId, TaskOrdinal};
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
-use chatvec_core::submission::{self, Labels, Priority, Tenant};
+use chatvec_core::submission::{self, Labels, Priority, Tenant, TenantChange, Weight};
 use chatvec_core::task::TaskState;
 use prost::Message as _;
 
@@ -170,6 +170,36 @@ impl TryFrom<v1::ListTasksRequest> for TasksWanted {
                 },
             }),
             _ => Err(problems.0),
+        }
+    }
+}
+
+impl TryFrom<v1::UpdateTenantRequest> for TenantChange {
+    type Error = Vec<Problem>;
+
+    fn try_from(request: v1::UpdateTenantRequest) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let tenant = problems.one(Tenant::parse(&request.tenant));
+        let weight = problems.one(request.weight.map(Weight::new).transpose());
+        match (tenant, weight) {
+            (Some(tenant), Some(weight)) => Ok(Self {
+                tenant,
+                weight,
+                leased_tasks_max: request.leased_tasks_max,
+                open_jobs_max: request.open_jobs_max,
+            }),
+            _ => Err(problems.0),
+        }
+    }
+}
+
+impl From<&TenantChange> for v1::UpdateTenantRequest {
+    fn from(change: &TenantChange) -> Self {
+        Self {
+            tenant: change.tenant.to_string(),
+            weight: change.weight.map(Weight::number),
+            leased_tasks_max: change.leased_tasks_max,
+            open_jobs_max: change.open_jobs_max,
         }
     }
 }

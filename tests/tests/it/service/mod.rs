@@ -1,5 +1,6 @@
 //! The service as processes: a coordinator, workers and clients, over loopback.
 
+mod api;
 mod automation;
 mod coordinator;
 mod faults;

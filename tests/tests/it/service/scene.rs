@@ -60,16 +60,25 @@ impl Scene {
         more: &[&str],
         set: &dyn Fn(&mut Command),
     ) -> Service {
+        let state = self.path("state");
+        self.serve_from(listen, more, &|command| {
+            command.arg("--state").arg(&state);
+            set(command);
+        })
+    }
+
+    /// Starts a coordinator whose jobs are in a database.
+    pub(crate) fn serve_on(&self, database: &str, more: &[&str]) -> Service {
+        self.serve_from(ANY_PORT, more, &|command| {
+            command.args(["--database", database]);
+        })
+    }
+
+    fn serve_from(&self, listen: &str, more: &[&str], set: &dyn Fn(&mut Command)) -> Service {
         let port_file = self.path("port");
         let _stale = fs::remove_file(&port_file);
-        let state = self.path("state");
         let mut command = process::command(["serve", "--listen", listen]);
-        command
-            .arg("--state")
-            .arg(state)
-            .arg("--port-file")
-            .arg(&port_file)
-            .args(more);
+        command.arg("--port-file").arg(&port_file).args(more);
         set(&mut command);
         let mut process = Process::start(command);
         if !process.runs_until("the coordinator to listen", || port_file.exists()) {

@@ -16,6 +16,9 @@ use super::store::{Reaping, StoreError};
 
 /// Most records of ended jobs deleted in one round.
 const DELETE_MAX: u32 = 100;
+/// How long a worker is known that was not seen. Every start of a worker makes a
+/// row; people look for one that vanished a few days later, not a year.
+const WORKERS_KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// Since when rounds have succeeded, one after the other.
 #[derive(Debug, Default)]
@@ -72,12 +75,25 @@ async fn round(resources: &Resources, contact: &Contact) -> Result<(), StoreErro
         }
     }
     leftovers::clean(resources).await?;
+    let forgotten = store.forget_workers(in_ms(WORKERS_KEPT)).await?;
+    if forgotten > 0 {
+        tracing::info!(
+            worker.count = forgotten,
+            "workers forgotten that were not seen for a week"
+        );
+    }
     if let Some(retention) = options.retention {
-        let older_than_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        let deleted = store.delete_ended_jobs(older_than_ms, DELETE_MAX).await?;
+        let deleted = store
+            .delete_ended_jobs(in_ms(retention), DELETE_MAX)
+            .await?;
         if deleted > 0 {
             tracing::info!(job.count = deleted, "records of ended jobs deleted");
         }
     }
     Ok(())
+}
+
+/// As the job store counts; what is longer than it can count is for ever.
+fn in_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

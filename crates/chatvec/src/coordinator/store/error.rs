@@ -62,7 +62,7 @@ pub enum StoreError {
         request: RequestId,
     },
     /// The tenant has as many jobs that have not ended as it may.
-    #[error("tenant `{tenant}` has {limit} open jobs, its limit")]
+    #[error("tenant `{tenant}` has as many open jobs as it may, {limit}")]
     TenantFull {
         /// The tenant.
         tenant: Tenant,

@@ -41,6 +41,10 @@ pub enum Reaping {
     Grace,
 }
 
+/// Most expired leases of one pass that the log names; it tells the number of
+/// all.
+const TOLD_MAX: usize = 20;
+
 /// Most unwanted tasks that one pass cancels.
 const SWEEP_MAX: i64 = 500;
 
@@ -151,6 +155,14 @@ impl Store {
             fail_locked_job(&mut tx, &row, error).await?;
         }
         tx.commit().await?;
+        for task in expired.iter().take(TOLD_MAX) {
+            tracing::warn!(
+                job.id = %task.job,
+                task.id = %task.task,
+                worker.id = %task.worker,
+                "lease expired"
+            );
+        }
         Ok((expired.len() as u64, given_up))
     }
 

@@ -66,12 +66,6 @@ const REOPEN: &str = "-- reopen
     WHERE job_id = $1 AND task_no = $2 AND state = 'DONE'
     RETURNING file_no, first_part, part_count";
 
-/// What remains of a repaired task's parts is their frozen checksums.
-const REPAIR: &str = "-- repair
-    UPDATE task SET state = 'READY', fence = fence + 1, done_fence = NULL, done_by = NULL,
-                    not_before_ms = 0, progress_bytes = 0, updated_at_ms = {now}
-    WHERE job_id = $1 AND task_no = $2 AND state = 'DONE'";
-
 const DELETE_PARTS: &str = "-- delete_parts
     DELETE FROM part
     WHERE job_id = $1 AND file_no = $2 AND part_no >= $3 AND part_no < $4";
@@ -101,16 +95,7 @@ impl Store {
         if !matches!(row.state, JobState::Queued | JobState::Running) {
             return Err(row.wrong_state());
         }
-        let reopened = sqlx::query(tx.sql(REOPEN))
-            .bind(job.as_str())
-            .bind(i64::from(task.0))
-            .fetch_all(tx.connection())
-            .await?;
-        if reopened.is_empty() {
-            return Err(not_done(&mut tx, job, task).await?);
-        }
-        exactly_one(reopened.len() as u64, || row.wrong_state())?;
-        let range = PartsOfTask::read(&reopened[0])?;
+        let range = reopen(&mut tx, job, task).await?;
         sqlx::query(tx.sql(DELETE_PARTS))
             .bind(job.as_str())
             .bind(i64::from(range.file))
@@ -118,14 +103,7 @@ impl Store {
             .bind(i64::from(range.end))
             .execute(tx.connection())
             .await?;
-        sqlx::query(tx.sql(TOUCH_JOB))
-            .bind(job.as_str())
-            .execute(tx.connection())
-            .await?;
-        tx.commit().await?;
-        self.wake.tasks_ready();
-        self.wake.jobs_changed();
-        Ok(())
+        self.finish_reopening(tx, job).await
     }
 
     /// Has parts put again that storage lost, for the finalizer of a job in
@@ -148,16 +126,15 @@ impl Store {
         let mut tx = self.begin().await?;
         lock_commit(&mut tx, job, epoch).await?;
         for task in tasks {
-            let done = sqlx::query(tx.sql(REPAIR))
-                .bind(job.as_str())
-                .bind(i64::from(task.0))
-                .execute(tx.connection())
-                .await?;
-            if done.rows_affected() == 0 {
-                return Err(not_done(&mut tx, job, *task).await?);
-            }
+            // What remains of its parts are their frozen checksums.
+            reopen(&mut tx, job, *task).await?;
         }
         end_epoch(&mut tx, job, epoch).await?;
+        self.finish_reopening(tx, job).await
+    }
+
+    /// Ends a transaction after which there are tasks to do again.
+    async fn finish_reopening(&self, mut tx: Tx, job: &JobId) -> Result<(), StoreError> {
         sqlx::query(tx.sql(TOUCH_JOB))
             .bind(job.as_str())
             .execute(tx.connection())
@@ -177,6 +154,19 @@ async fn lock_commit(tx: &mut Tx, job: &JobId, epoch: Epoch) -> Result<(), Store
         return Err(row.wrong_state());
     }
     Ok(())
+}
+
+/// Makes a DONE task READY under a new fence; returns the parts that it writes.
+async fn reopen(tx: &mut Tx, job: &JobId, task: TaskOrdinal) -> Result<PartsOfTask, StoreError> {
+    let reopened = sqlx::query(tx.sql(REOPEN))
+        .bind(job.as_str())
+        .bind(i64::from(task.0))
+        .fetch_optional(tx.connection())
+        .await?;
+    match reopened {
+        Some(row) => PartsOfTask::read(&row),
+        None => Err(not_done(tx, job, task).await?),
+    }
 }
 
 /// The error for a task that was expected to be DONE.

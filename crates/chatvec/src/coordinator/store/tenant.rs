@@ -1,13 +1,15 @@
 //! Tenants: whom jobs are accounted to, their shares and limits, and where
 //! their tasks stand in the order of leasing.
 
-use chatvec_core::submission::Tenant;
+use chatvec_core::submission::{Tenant, TenantChange, Weight};
 use chatvec_core::task::{Share, sched_keys};
+use sqlx::any::AnyRow;
 
+use super::error::exactly_one;
 use super::job::{self, JobRow};
 use super::{Store, StoreError, Tx, decode};
 
-/// What a tenant may use.
+/// What a tenant may use, and uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantRow {
     /// Its name.
@@ -18,17 +20,36 @@ pub struct TenantRow {
     pub leased_tasks_max: Option<u32>,
     /// Most jobs of it that have not ended.
     pub open_jobs_max: Option<u32>,
+    /// Its tasks that are leased.
+    pub leased_tasks: u64,
+    /// Its jobs that have not ended.
+    pub open_jobs: u64,
 }
 
-const SET_TENANT: &str = "-- set_tenant
+/// Null changes nothing, and a limit of 0 is none.
+const UPDATE_TENANT: &str = "-- update_tenant
     INSERT INTO tenant (tenant, weight, leased_tasks_max, open_jobs_max)
-    VALUES ($1, $2, $3, $4)
+    VALUES ($1, coalesce($2, 1), nullif($3, 0), nullif($4, 0))
     ON CONFLICT (tenant) DO UPDATE SET
-        weight = excluded.weight, leased_tasks_max = excluded.leased_tasks_max,
-        open_jobs_max = excluded.open_jobs_max";
+        weight = coalesce($2, tenant.weight),
+        leased_tasks_max = nullif(coalesce($3, tenant.leased_tasks_max), 0),
+        open_jobs_max = nullif(coalesce($4, tenant.open_jobs_max), 0)";
 
 const TENANTS: &str = "-- tenants
-    SELECT tenant, weight, leased_tasks_max, open_jobs_max FROM tenant ORDER BY tenant";
+    WITH open_jobs AS (
+        SELECT tenant AS o_tenant, count(*) AS o_jobs FROM job
+        WHERE state IN ('PLANNING', 'QUEUED', 'RUNNING', 'COMMITTING', 'CANCELLING')
+        GROUP BY tenant
+    ), leased AS (
+        SELECT job.tenant AS l_tenant, count(*) AS l_tasks
+        FROM task JOIN job ON job.job_id = task.job_id
+        WHERE task.state = 'LEASED' GROUP BY job.tenant
+    )
+    SELECT tenant, weight, leased_tasks_max, open_jobs_max,
+           coalesce(o_jobs, 0) AS open_jobs, coalesce(l_tasks, 0) AS leased_tasks
+    FROM tenant LEFT JOIN open_jobs ON o_tenant = tenant LEFT JOIN leased ON l_tenant = tenant
+    WHERE tenant = coalesce($1, tenant)
+    ORDER BY tenant";
 
 const TENANT_WEIGHT: &str = "-- tenant_weight
     SELECT weight FROM tenant WHERE tenant = $1";
@@ -53,37 +74,48 @@ const ADVANCE_FLOW: &str = "-- advance_flow
     UPDATE flow SET next_key = $3 WHERE tenant = $1 AND priority = $2";
 
 impl Store {
-    /// Sets a tenant's share and limits. Tasks that wait keep their places.
-    ///
-    /// # Errors
-    /// If the weight or a limit is 0.
-    pub async fn set_tenant(&self, row: &TenantRow) -> Result<(), StoreError> {
-        sqlx::query(self.sql(SET_TENANT))
-            .bind(row.tenant.as_str())
-            .bind(i64::from(row.weight))
-            .bind(row.leased_tasks_max.map(i64::from))
-            .bind(row.open_jobs_max.map(i64::from))
+    /// Changes a tenant's share and limits, and makes the tenant if there is
+    /// none; returns it as it is then. Tasks that wait keep their places.
+    pub async fn update_tenant(&self, change: &TenantChange) -> Result<TenantRow, StoreError> {
+        let weight = change.weight.map(Weight::number);
+        sqlx::query(self.sql(UPDATE_TENANT))
+            .bind(change.tenant.as_str())
+            .bind(weight.map(i64::from))
+            .bind(change.leased_tasks_max.map(i64::from))
+            .bind(change.open_jobs_max.map(i64::from))
             .execute(self.database())
             .await?;
         self.wake.tasks_ready();
-        Ok(())
+        let mut rows = self.read_tenants(Some(&change.tenant)).await?;
+        exactly_one(rows.len() as u64, || StoreError::NotOne(0))?;
+        Ok(rows.remove(0))
     }
 
     /// Every tenant, by name.
     pub async fn tenants(&self) -> Result<Vec<TenantRow>, StoreError> {
+        self.read_tenants(None).await
+    }
+
+    /// One tenant, or all.
+    async fn read_tenants(&self, one: Option<&Tenant>) -> Result<Vec<TenantRow>, StoreError> {
         let rows = sqlx::query(self.sql(TENANTS))
+            .bind(one.map(Tenant::as_str))
             .fetch_all(self.database())
             .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(TenantRow {
-                    tenant: job::tenant(row)?,
-                    weight: decode::number(row, "weight")?,
-                    leased_tasks_max: decode::number_or_null(row, "leased_tasks_max")?,
-                    open_jobs_max: decode::number_or_null(row, "open_jobs_max")?,
-                })
-            })
-            .collect()
+        rows.iter().map(TenantRow::read).collect()
+    }
+}
+
+impl TenantRow {
+    fn read(row: &AnyRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            tenant: job::tenant(row)?,
+            weight: decode::number(row, "weight")?,
+            leased_tasks_max: decode::number_or_null(row, "leased_tasks_max")?,
+            open_jobs_max: decode::number_or_null(row, "open_jobs_max")?,
+            leased_tasks: decode::number(row, "leased_tasks")?,
+            open_jobs: decode::number(row, "open_jobs")?,
+        })
     }
 }
 

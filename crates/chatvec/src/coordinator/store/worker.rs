@@ -66,7 +66,20 @@ const WORKERS: &str = "-- workers
     WHERE last_seen_ms >= {now} - $1
     ORDER BY last_seen_ms DESC, worker_id";
 
+const FORGET_WORKERS: &str = "-- forget_workers
+    DELETE FROM worker WHERE last_seen_ms <= {now} - $1";
+
 impl Store {
+    /// Removes the rows of workers that were not seen for this time; returns how
+    /// many. What they did is told by their ids from then on.
+    pub async fn forget_workers(&self, unseen_for_ms: i64) -> Result<u64, StoreError> {
+        let done = sqlx::query(self.sql(FORGET_WORKERS))
+            .bind(unseen_for_ms)
+            .execute(self.database())
+            .await?;
+        Ok(done.rows_affected())
+    }
+
     /// The workers that were seen within this time, the latest first.
     pub async fn workers(&self, seen_within_ms: i64) -> Result<Vec<WorkerRow>, StoreError> {
         let rows = sqlx::query(self.sql(WORKERS))

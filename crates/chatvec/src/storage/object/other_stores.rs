@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use object_store::ObjectStore;
+use object_store::multipart::MultipartStore;
+
 use super::answer::Connector;
 use super::connect::{Connection, client_options, credential_retries, no_retries};
 use super::{ObjectStorageOptions, ObjectUrl};
@@ -26,14 +29,7 @@ pub(super) fn gcs(
         .with_http_connector(Connector::default())
         .with_retry(no_retries())
         .build()?;
-    let store = Arc::new(store);
-    Ok(Connection {
-        objects: Arc::clone(&store) as _,
-        uploads: store,
-        s3: None,
-        endpoint: "https://storage.googleapis.com".to_owned(),
-        forget_credentials: None,
-    })
+    Ok(connection(store, "https://storage.googleapis.com"))
 }
 
 /// The clients of a container of Azure Blob Storage.
@@ -56,12 +52,16 @@ pub(super) fn azure(
         .with_http_connector(Connector::default())
         .with_retry(no_retries())
         .build()?;
+    Ok(connection(store, "https://blob.core.windows.net"))
+}
+
+fn connection(store: impl ObjectStore + MultipartStore, endpoint: &str) -> Connection {
     let store = Arc::new(store);
-    Ok(Connection {
+    Connection {
         objects: Arc::clone(&store) as _,
         uploads: store,
         s3: None,
-        endpoint: "https://blob.core.windows.net".to_owned(),
+        endpoint: endpoint.to_owned(),
         forget_credentials: None,
-    })
+    }
 }

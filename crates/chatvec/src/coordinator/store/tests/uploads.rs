@@ -2,7 +2,7 @@
 
 use chatvec_core::ids::{FileOrdinal, JobId, RequestId, TaskOrdinal};
 use chatvec_core::job::JobState;
-use chatvec_core::submission::{Labels, Tenant};
+use chatvec_core::submission::{Labels, Tenant, TenantChange, Weight};
 
 use super::fixture::*;
 use crate::coordinator::store::{
@@ -131,14 +131,13 @@ async fn an_output_serves_one_job_until_it_is_published_or_cleaned(store: &Store
 
 async fn a_tenant_keeps_its_limits(store: &Store) {
     let tenant = Tenant::parse("small").unwrap();
-    let row = TenantRow {
+    let change = TenantChange {
         tenant: tenant.clone(),
-        weight: 2,
+        weight: None,
         leased_tasks_max: Some(2),
         open_jobs_max: Some(1),
     };
-    store.set_tenant(&row).await.unwrap();
-    assert!(store.tenants().await.unwrap().contains(&row));
+    store.update_tenant(&change).await.unwrap();
     let of_tenant = |name: &str| NewJob {
         tenant: tenant.clone(),
         ..new_job(name)
@@ -157,6 +156,53 @@ async fn a_tenant_keeps_its_limits(store: &Store) {
     assert_eq!(of_small, 2);
     let none = store.acquire_tasks(&worker("w"), 1, LONG_MS).await.unwrap();
     assert!(none.is_empty());
+    let row = TenantRow {
+        tenant,
+        weight: 1,
+        leased_tasks_max: Some(2),
+        open_jobs_max: Some(1),
+        leased_tasks: 2,
+        open_jobs: 1,
+    };
+    assert!(store.tenants().await.unwrap().contains(&row));
+}
+
+async fn what_a_change_of_a_tenant_does_not_name_stays(store: &Store) {
+    let tenant = Tenant::parse("team").unwrap();
+    let nothing = TenantChange {
+        tenant: tenant.clone(),
+        weight: None,
+        leased_tasks_max: None,
+        open_jobs_max: None,
+    };
+    let made = store.update_tenant(&nothing).await.unwrap();
+    let row = TenantRow {
+        tenant,
+        weight: 1,
+        leased_tasks_max: None,
+        open_jobs_max: None,
+        leased_tasks: 0,
+        open_jobs: 0,
+    };
+    assert_eq!(made, row);
+    let limited = TenantChange {
+        weight: Some(Weight::MAX),
+        open_jobs_max: Some(3),
+        ..nothing.clone()
+    };
+    store.update_tenant(&limited).await.unwrap();
+    let changed = store.update_tenant(&nothing).await.unwrap();
+    assert_eq!(
+        (changed.weight, changed.open_jobs_max),
+        (1_000_000, Some(3))
+    );
+    let freed = TenantChange {
+        open_jobs_max: Some(0),
+        ..nothing
+    };
+    let changed = store.update_tenant(&freed).await.unwrap();
+    assert_eq!((changed.weight, changed.open_jobs_max), (1_000_000, None));
+    assert_eq!(store.tenants().await.unwrap()[1], changed);
 }
 
 async fn jobs_are_found_by_all_of_their_labels(store: &Store) {
@@ -199,5 +245,6 @@ super::conformance! {
     a_repaired_part_keeps_its_checksum_or_fails_the_job,
     an_output_serves_one_job_until_it_is_published_or_cleaned,
     a_tenant_keeps_its_limits,
+    what_a_change_of_a_tenant_does_not_name_stays,
     jobs_are_found_by_all_of_their_labels,
 }
