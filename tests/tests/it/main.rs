@@ -4,6 +4,7 @@ mod random;
 mod scene;
 
 mod bytes;
+mod cli;
 mod kill;
 mod manifest;
 mod reference;

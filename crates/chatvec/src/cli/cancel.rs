@@ -4,8 +4,7 @@ use chatvec_core::ids::JobId;
 
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
-use super::{Exit, Failure, OutputFormat, watch};
-use crate::telemetry::{self, LogFormat, Role};
+use super::{Exit, Failure, OutputFormat, begin, watch};
 
 /// Stop a job; one that is publishing already goes on to its end.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,7 +19,7 @@ pub struct CancelArgs {
 }
 
 pub(super) fn run(args: &CancelArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     let job = block_on(async {
         Remote::new(&args.address)?
             .cancel(&JobId(args.job.clone()))

@@ -5,8 +5,7 @@ use serde::Serialize;
 
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
-use super::{Exit, Failure, OutputFormat, output};
-use crate::telemetry::{self, LogFormat, Role};
+use super::{Exit, Failure, OutputFormat, begin, output};
 
 /// Remove the record of a job that has ended; what it published stays.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,7 +25,7 @@ struct DeletedJson<'a> {
 }
 
 pub(super) fn run(args: &DeleteArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     block_on(async {
         Remote::new(&args.address)?
             .delete(&JobId(args.job.clone()))

@@ -6,11 +6,10 @@ use chatvec_core::problem::Problem;
 use serde::Serialize;
 
 use super::text::write_rows;
-use super::{Exit, Failure, OutputFormat, output};
+use super::{Exit, Failure, OutputFormat, begin, output};
 use crate::storage::object::{
     Finding, ObjectError, ObjectStorage, ObjectStorageOptions, ObjectUrl, probe,
 };
-use crate::telemetry::{self, LogFormat, Role};
 
 /// Check what a bucket's store does, with small objects that are removed again.
 ///
@@ -45,7 +44,7 @@ struct PromiseReport {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
     let bucket = storage
         .bucket(&args.storage)

@@ -4,8 +4,7 @@ use chatvec_core::ids::JobId;
 
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
-use super::{Exit, Failure, OutputFormat, watch};
-use crate::telemetry::{self, LogFormat, Role};
+use super::{Exit, Failure, OutputFormat, begin, watch};
 
 /// Show a job as it stands.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,7 +19,7 @@ pub struct GetArgs {
 }
 
 pub(super) fn run(args: &GetArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     let job = block_on(async {
         Remote::new(&args.address)?
             .get(&JobId(args.job.clone()))

@@ -11,14 +11,13 @@ use super::label::{self, Label};
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
 use super::text::write_rows;
-use super::{Exit, Failure, OutputFormat, output};
-use crate::telemetry::{self, LogFormat, Role};
+use super::{Exit, Failure, OutputFormat, begin, output, state};
 
 /// List jobs, the newest first.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListArgs {
     /// Only jobs in this state, such as running; may be repeated.
-    #[arg(long, value_name = "STATE", value_parser = state)]
+    #[arg(long, value_name = "STATE", value_parser = state::of_job)]
     state: Vec<JobState>,
     /// Only jobs with this label; may be repeated, then with all of them.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label::parse)]
@@ -42,7 +41,7 @@ struct ListJson {
 }
 
 pub(super) fn run(args: &ListArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     let wanted = v1::ListJobsRequest {
         states: args
             .state
@@ -75,27 +74,4 @@ pub(super) fn run(args: &ListArgs) -> Result<Exit, Failure> {
         })?,
     }
     Ok(Exit::Success)
-}
-
-/// A state by its name in either case.
-fn state(text: &str) -> Result<JobState, String> {
-    text.to_ascii_uppercase().parse().map_err(|_| {
-        let names: Vec<_> = JobState::ALL
-            .iter()
-            .map(|state| state.name().to_ascii_lowercase())
-            .collect();
-        format!("expected one of {}", names.join(", "))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_is_known_by_its_name_in_either_case() {
-        assert_eq!(state("running"), Ok(JobState::Running));
-        assert_eq!(state("FAILED"), Ok(JobState::Failed));
-        assert!(state("done").unwrap_err().contains("succeeded"));
-    }
 }

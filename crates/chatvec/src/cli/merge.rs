@@ -13,11 +13,11 @@ use super::progress::Progress;
 use super::recipe::{Given, RecipeArgs};
 use super::runtime::block_on;
 use super::state_home::state_home;
-use super::{Exit, Failure, OutputFormat, output, signals, size, text};
+use super::{Exit, Failure, OutputFormat, begin, output, signals, size, slots, text};
 use crate::coordinator::planner;
 use crate::embedded::{self, EarlierRun, EmbeddedError, EmbeddedOptions, Event, MergeEnd};
 use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
-use crate::telemetry::{self, LogFormat, Role};
+use crate::worker::memory_of_slots;
 
 /// Merge on this machine.
 ///
@@ -27,9 +27,14 @@ use crate::telemetry::{self, LogFormat, Role};
 pub struct MergeArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Tasks at once; by default twice the number of processor cores, 2 to 16.
+    /// Tasks at once; by default twice the number of processor cores, 2 to 16, as
+    /// far as the memory allows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
+    /// The most memory that all tasks together may take. One between object stores
+    /// takes some 50 MiB and its part, one between folders some 4 MiB.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::bytes)]
+    memory: u64,
     /// Discard what an interrupted merge left in the output folder and start over.
     #[arg(long)]
     restart: bool,
@@ -42,8 +47,17 @@ pub struct MergeArgs {
 }
 
 pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     let began = Instant::now();
+    let workers = args.workers;
+    let workers = slots::fitting(
+        "--workers",
+        workers,
+        useful_workers(),
+        args.memory,
+        memory_of_slots,
+    )
+    .map_err(|problem| Failure::bad_input(vec![problem]))?;
     let given = args.recipe.read()?;
     // Rejects what cannot work before anything is created.
     let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
@@ -55,7 +69,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     drop(draft);
 
     let progress = Progress::on_stderr();
-    let merged = block_on(merge(args, &given, &storage, &progress));
+    let merged = block_on(merge(args, workers, &given, &storage, &progress));
     progress.clear();
     let (end, kept) = merged?;
     let outcome = match end {
@@ -93,12 +107,14 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
 #[tracing::instrument(name = "merge checkpoint", skip_all)]
 async fn merge(
     args: &MergeArgs,
+    workers: u32,
     given: &Given,
     storage: &ObjectStorage,
     progress: &Progress,
 ) -> Result<(MergeEnd, u64), Failure> {
     let options = EmbeddedOptions {
-        workers: args.workers.unwrap_or_else(default_workers),
+        workers,
+        memory_bytes: args.memory,
         part_size: args.part_size,
         earlier: if args.restart {
             EarlierRun::Restart
@@ -145,7 +161,7 @@ async fn merge(
 }
 
 /// Two tasks a core: one computes while the other waits for the disk.
-fn default_workers() -> u32 {
+fn useful_workers() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     u32::try_from(cores.saturating_mul(2))
         .unwrap_or(u32::MAX)
@@ -184,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_number_of_workers_is_bounded() {
-        assert!((2..=16).contains(&default_workers()));
+        assert!((2..=16).contains(&useful_workers()));
     }
 
     #[test]

@@ -3,9 +3,8 @@
 use chatvec_core::problem::Problem;
 
 use super::runtime::block_on;
-use super::{Exit, Failure, output};
+use super::{Exit, Failure, OutputFormat, begin, output};
 use crate::coordinator::store::{Migrated, Store, StoreError};
-use crate::telemetry::{self, LogFormat, Role};
 
 /// Bring the schema of a Postgres database up to date.
 ///
@@ -24,7 +23,7 @@ pub struct MigrateArgs {
 }
 
 pub(super) fn run(args: &MigrateArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(OutputFormat::Text);
     block_on(async {
         let migrated = Store::migrate_postgres(&args.database)
             .await

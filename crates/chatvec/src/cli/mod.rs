@@ -1,7 +1,7 @@
 //! The command line: one module a sub-command.
 //!
-//! Results go to stdout, everything else to stderr; the exit code says how it
-//! ended, see [`Exit`].
+//! Results go to stdout, everything else to stderr, both as text or both as
+//! JSON; the exit code says how it ended, see [`Exit`].
 
 mod exit;
 pub mod output;
@@ -12,11 +12,13 @@ mod recipe;
 mod runtime;
 mod signals;
 mod size;
+mod slots;
 mod state_home;
 
 mod job;
 mod label;
 mod remote;
+mod state;
 
 pub mod inspect;
 pub mod merge;
@@ -33,6 +35,7 @@ pub mod get;
 pub mod list;
 pub mod submit;
 pub mod tasks;
+pub mod tenants;
 pub mod watch;
 pub mod workers;
 
@@ -41,6 +44,8 @@ pub use exit::{Exit, Failure};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+
+use crate::telemetry::{self, LogFormat, Role, Telemetry};
 
 /// The whole program: parses the command line, runs the sub-command, and tells
 /// what went wrong.
@@ -79,6 +84,7 @@ enum Command {
     Delete(delete::DeleteArgs),
     Tasks(tasks::TasksArgs),
     Workers(workers::WorkersArgs),
+    Tenants(tenants::TenantsArgs),
 }
 
 impl Cli {
@@ -103,6 +109,7 @@ impl Cli {
             Command::Delete(args) => delete::run(&args),
             Command::Tasks(args) => tasks::run(&args),
             Command::Workers(args) => workers::run(&args),
+            Command::Tenants(args) => tenants::run(&args),
         }
     }
 }
@@ -115,4 +122,15 @@ pub enum OutputFormat {
     Text,
     /// One JSON object.
     Json,
+}
+
+/// Begins a command that ends by itself: what it logs and tells beside its
+/// result has the result's format.
+fn begin(format: OutputFormat) -> Telemetry {
+    output::tell_as(format);
+    let log_format = match format {
+        OutputFormat::Text => LogFormat::Text,
+        OutputFormat::Json => LogFormat::Json,
+    };
+    telemetry::init(Role::Client, log_format)
 }

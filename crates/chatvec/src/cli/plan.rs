@@ -29,6 +29,7 @@ pub struct PlanArgs {
 }
 
 pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
+    output::tell_as(args.output);
     let given = args.recipe.read()?;
     let storage = ObjectStorage::new(ObjectStorageOptions::from_environment());
     given.check_inputs_exist(&storage)?;

@@ -8,8 +8,10 @@ use anyhow::Context as _;
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::{Parsed, Recipe};
 use chatvec_core::task::FailureKind;
+use chatvec_proto::RECIPE_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
+use super::text::binary_size;
 use super::{Exit, Failure, output};
 use crate::coordinator::planner::Unplannable;
 use crate::storage::object::ObjectStorage;
@@ -69,9 +71,6 @@ enum Origin {
     File,
     Flags,
 }
-
-/// The largest recipe that is read.
-const RECIPE_BYTES_MAX: u64 = 1 << 20;
 
 /// The flag behind each place in a recipe.
 const FLAGS: [(&str, &str); 8] = [
@@ -178,12 +177,15 @@ impl RecipeArgs {
 /// mistake, and is not read to its end.
 fn read_text(file: &Path, path: &Path) -> Result<String, Problem> {
     let mut text = String::new();
+    let limit = RECIPE_BYTES_MAX as u64;
     let read = File::open(path)
-        .and_then(|file| file.take(RECIPE_BYTES_MAX + 1).read_to_string(&mut text))
+        .and_then(|file| file.take(limit + 1).read_to_string(&mut text))
         .map_err(|error| unreadable(file, path, &error))?;
-    if read as u64 > RECIPE_BYTES_MAX {
-        let message = format!("expected a recipe of at most {RECIPE_BYTES_MAX} bytes, found more");
-        return Err(Problem::new(file.display().to_string(), message));
+    if read > RECIPE_BYTES_MAX {
+        let limit = binary_size(limit);
+        let message = format!("expected a recipe of at most {limit}, found more");
+        return Err(Problem::new(file.display().to_string(), message)
+            .with_hint("give the recipe's file; a long list of rules is better told by patterns"));
     }
     Ok(text)
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use chatvec_core::ids::JobId;
 use chatvec_core::problem::Problem;
-use chatvec_proto::convert::{ConvertError, JobView, Submission, TaskView, WorkerView};
+use chatvec_core::submission::TenantChange;
+use chatvec_proto::convert::{ConvertError, JobView, Submission, TaskView, TenantView, WorkerView};
 use chatvec_proto::status::{Reason, problems_of};
 use chatvec_proto::v1::merge_service_client::MergeServiceClient;
 use chatvec_proto::{MESSAGE_BYTES_MAX, v1};
@@ -27,7 +28,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const STREAM_TRIES_MAX: u32 = 20;
 /// Ceiling of every pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Most jobs that one call returns.
+/// Most items that one call returns.
 const PAGE_MAX: u32 = 500;
 
 /// Where the coordinator is.
@@ -131,19 +132,17 @@ impl Remote {
         let call = |mut service: MergeServiceClient<_>, request| async move {
             service.list_jobs(request).await
         };
-        let mut jobs = Vec::new();
-        let mut message = wanted.clone();
-        loop {
-            message.page_size = page_size(limit - jobs.len());
-            let page = self.call(message.clone(), call).await?;
-            for job in page.jobs {
-                jobs.push(view(Some(job))?);
-            }
-            message.page_token = page.next_page_token;
-            if message.page_token.is_empty() || jobs.len() >= limit {
-                return Ok(jobs);
-            }
-        }
+        pages(limit, |page_size, page_token| async move {
+            let message = v1::ListJobsRequest {
+                page_size,
+                page_token,
+                ..wanted.clone()
+            };
+            let page = self.call(message, call).await?;
+            let jobs = page.jobs.into_iter().map(|job| view(Some(job)));
+            Ok((jobs.collect::<Result<_, _>>()?, page.next_page_token))
+        })
+        .await
     }
 
     /// The tasks of a job that are wanted, in order.
@@ -155,19 +154,18 @@ impl Remote {
         let call = |mut service: MergeServiceClient<_>, request| async move {
             service.list_tasks(request).await
         };
-        let mut tasks = Vec::new();
-        let mut message = wanted.clone();
-        loop {
-            message.page_size = page_size(limit - tasks.len());
-            let page = self.call(message.clone(), call).await?;
-            for task in page.tasks {
-                tasks.push(TaskView::try_from(task).map_err(unreadable)?);
-            }
-            message.page_token = page.next_page_token;
-            if message.page_token.is_empty() || tasks.len() >= limit {
-                return Ok(tasks);
-            }
-        }
+        pages(limit, |page_size, page_token| async move {
+            let message = v1::ListTasksRequest {
+                page_size,
+                page_token,
+                ..wanted.clone()
+            };
+            let page = self.call(message, call).await?;
+            let tasks = page.tasks.into_iter().map(TaskView::try_from);
+            let tasks = tasks.collect::<Result<_, _>>().map_err(unreadable)?;
+            Ok((tasks, page.next_page_token))
+        })
+        .await
     }
 
     /// The workers that were seen within so many seconds.
@@ -179,6 +177,26 @@ impl Remote {
         let workers = self.call(message, call).await?.workers.into_iter();
         let views = workers.map(WorkerView::try_from).collect::<Result<_, _>>();
         views.map_err(unreadable)
+    }
+
+    /// Every tenant.
+    pub(super) async fn tenants(&self) -> Result<Vec<TenantView>, Failure> {
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.list_tenants(request).await
+        };
+        let answer = self.call(v1::ListTenantsRequest {}, call).await?;
+        let views = answer.tenants.into_iter().map(TenantView::try_from);
+        views.collect::<Result<_, _>>().map_err(unreadable)
+    }
+
+    /// Changes a tenant, and gives it as it is then. A repeat does no harm.
+    pub(super) async fn update_tenant(&self, change: &TenantChange) -> Result<TenantView, Failure> {
+        let call = |mut service: MergeServiceClient<_>, request| async move {
+            service.update_tenant(request).await
+        };
+        let message = v1::UpdateTenantRequest::from(change);
+        let answer = self.call(message, call).await?;
+        TenantView::try_from(answer.tenant.unwrap_or_default()).map_err(unreadable)
     }
 
     /// Follows a job to its end, and gives it as it is then. A stream that
@@ -348,8 +366,25 @@ fn unreadable(error: ConvertError) -> Failure {
         .into()
 }
 
-fn page_size(wanted: usize) -> u32 {
-    u32::try_from(wanted).unwrap_or(PAGE_MAX).min(PAGE_MAX)
+/// The items of a list, page by page: no more than `limit`. `page` gets the size
+/// and the token of each.
+async fn pages<T, F>(limit: usize, page: impl Fn(u32, String) -> F) -> Result<Vec<T>, Failure>
+where
+    F: Future<Output = Result<(Vec<T>, String), Failure>>,
+{
+    let mut items = Vec::new();
+    let mut token = String::new();
+    loop {
+        let size = u32::try_from(limit - items.len())
+            .unwrap_or(PAGE_MAX)
+            .min(PAGE_MAX);
+        let (more, next) = page(size, token).await?;
+        items.extend(more);
+        if next.is_empty() || items.len() >= limit {
+            return Ok(items);
+        }
+        token = next;
+    }
 }
 
 #[cfg(test)]
@@ -406,6 +441,23 @@ mod tests {
             coordinator: "https://h:1".to_owned(),
         };
         assert_eq!(address.coordinators().unwrap_err().exit(), Exit::BadInput);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_end_or_its_limit() {
+        // Pages of at most three, of seven items.
+        let page = |size: u32, token: String| async move {
+            let from: usize = token.parse().unwrap_or(0);
+            let to = (from + (size as usize).min(3)).min(7);
+            let next = if to < 7 {
+                to.to_string()
+            } else {
+                String::new()
+            };
+            Ok(((from..to).collect::<Vec<_>>(), next))
+        };
+        assert_eq!(pages(100, page).await.unwrap(), Vec::from_iter(0..7));
+        assert_eq!(pages(5, page).await.unwrap(), Vec::from_iter(0..5));
     }
 
     #[test]

@@ -8,9 +8,8 @@ use super::label::{self, Label};
 use super::recipe::RecipeArgs;
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
-use super::{Exit, Failure, OutputFormat, output, watch};
+use super::{Exit, Failure, OutputFormat, begin, output, watch};
 use crate::identity;
-use crate::telemetry::{self, LogFormat, Role};
 
 /// Give a merge to a coordinator.
 ///
@@ -42,7 +41,7 @@ pub struct SubmitArgs {
 }
 
 pub(super) fn run(args: &SubmitArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     let labels = label::all(&args.labels)?;
     let given = args.recipe.read()?;
     block_on(async {

@@ -10,8 +10,7 @@ use super::job::utc;
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
 use super::text::{size, write_rows};
-use super::{Exit, Failure, OutputFormat, output};
-use crate::telemetry::{self, LogFormat, Role};
+use super::{Exit, Failure, OutputFormat, begin, output, state};
 
 /// List the tasks of a job, in order.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,7 +18,7 @@ pub struct TasksArgs {
     /// The id of the job.
     job: String,
     /// Only tasks in this state, such as leased; may be repeated.
-    #[arg(long, value_name = "STATE", value_parser = state)]
+    #[arg(long, value_name = "STATE", value_parser = state::of_task)]
     state: Vec<TaskState>,
     /// At most this many tasks.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -90,7 +89,7 @@ impl From<&TaskView> for TaskJson {
 }
 
 pub(super) fn run(args: &TasksArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     let wanted = v1::ListTasksRequest {
         job_id: args.job.clone(),
         states: args
@@ -153,17 +152,6 @@ fn row(task: &TaskView) -> [String; 8] {
     ]
 }
 
-/// A state by its name in either case.
-fn state(text: &str) -> Result<TaskState, String> {
-    text.to_ascii_uppercase().parse().map_err(|_| {
-        let names: Vec<_> = TaskState::ALL
-            .iter()
-            .map(|state| state.name().to_ascii_lowercase())
-            .collect();
-        format!("expected one of {}", names.join(", "))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use chatvec_core::ids::{Attempt, Fence, FileOrdinal, PartOrdinal, TaskOrdinal, WorkerId};
@@ -199,11 +187,5 @@ mod tests {
         let json = serde_json::to_value(TaskJson::from(&task)).unwrap();
         assert_eq!(json["state"], "LEASED");
         assert_eq!(json["error"]["kind"], "TRANSIENT");
-    }
-
-    #[test]
-    fn a_state_is_known_by_its_name_in_either_case() {
-        assert_eq!(state("ready"), Ok(TaskState::Ready));
-        assert!(state("running").unwrap_err().contains("leased"));
     }
 }

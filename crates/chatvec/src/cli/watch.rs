@@ -8,8 +8,7 @@ use super::job::{self, JobJson};
 use super::progress::Progress;
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
-use super::{Exit, Failure, OutputFormat, output, signals};
-use crate::telemetry::{self, LogFormat, Role};
+use super::{Exit, Failure, OutputFormat, begin, output, signals};
 
 /// Follow a job to its end, and fail if it fails.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,7 +23,7 @@ pub struct WatchArgs {
 }
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     block_on(async {
         let remote = Remote::new(&args.address)?;
         to_the_end(

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use super::remote::Address;
 use super::runtime::block_on;
-use super::{Exit, Failure, signals, size, text};
+use super::{Exit, Failure, signals, size, slots};
 use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 use crate::telemetry::{self, LogFormat, Role};
 use crate::worker::{
@@ -37,9 +37,14 @@ pub struct WorkerArgs {
 
 pub(super) fn run(args: &WorkerArgs) -> Result<Exit, Failure> {
     let _telemetry = telemetry::init(Role::Worker, args.log_format);
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let slots = slots(args.slots, args.memory, memory_of_slots, cores)
-        .map_err(|problem| Failure::bad_input(vec![problem]))?;
+    let slots = slots::fitting(
+        "--slots",
+        args.slots,
+        useful_slots(),
+        args.memory,
+        memory_of_slots,
+    )
+    .map_err(|problem| Failure::bad_input(vec![problem]))?;
     block_on(work(args, slots))
 }
 
@@ -84,66 +89,24 @@ fn refused(args: &WorkerArgs, error: anyhow::Error) -> Failure {
                     .with_hint("run worker and coordinator of the same version"),
             ],
         },
+        Some(status) if status.code() == Code::Unimplemented => Failure::Problems {
+            exit: Exit::Failed,
+            problems: vec![
+                Problem::new(
+                    args.address.to_string(),
+                    "expected a coordinator, found another service",
+                )
+                .with_hint("give the address of `chatvec serve` by --coordinator"),
+            ],
+        },
         _ => error.into(),
     }
 }
 
-/// As many slots as asked for, or as are useful, within the memory. Two a core
-/// keep disk and cores busy; eight keep a network busy, too.
-fn slots(
-    asked: Option<u32>,
-    memory: u64,
-    needed: impl Fn(u32) -> u64,
-    cores: usize,
-) -> Result<u32, Problem> {
-    let useful = u32::try_from(cores.saturating_mul(2)).unwrap_or(u32::MAX);
-    let slots = asked.unwrap_or_else(|| {
-        let counts = (1..=useful.max(8)).rev();
-        counts
-            .into_iter()
-            .find(|&slots| needed(slots) <= memory)
-            .unwrap_or(1)
-    });
-    if needed(slots) <= memory {
-        return Ok(slots);
-    }
-    let message = format!(
-        "expected at least {} for {}, found {}",
-        text::binary_size(needed(slots)),
-        text::counted(slots.into(), "slot"),
-        text::binary_size(memory)
-    );
-    Err(Problem::new("--memory", message).with_hint("give more, or fewer `--slots`"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn needed(slots: u32) -> u64 {
-        50 + 100 * u64::from(slots)
-    }
-
-    #[test]
-    fn slots_stay_within_the_memory() {
-        assert_eq!(slots(None, 1000, needed, 2), Ok(8));
-        assert_eq!(slots(None, 10_000, needed, 6), Ok(12));
-        assert_eq!(slots(None, 299, needed, 2), Ok(2));
-        assert_eq!(slots(Some(10), 1050, needed, 2), Ok(10));
-    }
-
-    #[test]
-    fn a_budget_that_is_too_small_is_refused_with_what_is_needed() {
-        let problem = slots(None, 149, needed, 2).unwrap_err();
-        assert_eq!(
-            problem.message,
-            "expected at least 150 B for 1 slot, found 149 B"
-        );
-        assert!(
-            slots(Some(3), 349, needed, 2)
-                .unwrap_err()
-                .message
-                .contains("350 B for 3 slots")
-        );
-    }
+/// Two tasks a core keep disk and cores busy; eight keep a network busy, too.
+fn useful_slots() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    u32::try_from(cores.saturating_mul(2))
+        .unwrap_or(u32::MAX)
+        .max(8)
 }

@@ -7,8 +7,7 @@ use super::job::utc;
 use super::remote::{Address, Remote};
 use super::runtime::block_on;
 use super::text::{binary_size, write_rows};
-use super::{Exit, Failure, OutputFormat, output};
-use crate::telemetry::{self, LogFormat, Role};
+use super::{Exit, Failure, OutputFormat, begin, output};
 
 /// List the workers that were seen lately, the latest first.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,7 +59,7 @@ impl From<&WorkerView> for WorkerJson {
 }
 
 pub(super) fn run(args: &WorkersArgs) -> Result<Exit, Failure> {
-    let _telemetry = telemetry::init(Role::Client, LogFormat::Text);
+    let _telemetry = begin(args.output);
     let workers = block_on(async { Remote::new(&args.address)?.workers(args.seen_within).await })?;
     match args.output {
         OutputFormat::Text => {

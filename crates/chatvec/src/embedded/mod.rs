@@ -30,9 +30,7 @@ use crate::coordinator::{Coordinator, CoordinatorOptions, Resumed, discard};
 use crate::server;
 use crate::storage::ObjectStorage;
 use crate::telemetry;
-use crate::worker::{
-    MEMORY_DEFAULT, WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions,
-};
+use crate::worker::{WhenExhausted, Worker, WorkerClient, WorkerEnd, WorkerOptions};
 
 use state::{Opened, State};
 
@@ -45,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct EmbeddedOptions {
     /// Tasks at once.
     pub workers: u32,
+    /// Memory that all tasks together may take.
+    pub memory_bytes: u64,
     /// Size of a part; a job that is taken up keeps its own.
     pub part_size: PartSize,
     /// What becomes of a job that an earlier run left.
@@ -190,7 +190,7 @@ async fn run(
         async move { server::serve_in_process(&coordinator, incoming, stop).await }
     });
     let drain = CancellationToken::new();
-    let workers = start_worker(options.workers, &coordinators, storage.clone(), &drain);
+    let workers = start_worker(options, &coordinators, storage.clone(), &drain);
     let end = follow(
         state,
         &coordinator,
@@ -216,14 +216,14 @@ async fn run(
 }
 
 fn start_worker(
-    slots: u32,
+    options: &EmbeddedOptions,
     coordinators: &Coordinators,
     storage: ObjectStorage,
     drain: &CancellationToken,
 ) -> JoinSet<anyhow::Result<WorkerEnd>> {
     let options = WorkerOptions {
-        slots,
-        memory_bytes: MEMORY_DEFAULT,
+        slots: options.workers,
+        memory_bytes: options.memory_bytes,
         exhausted: WhenExhausted::Stop,
     };
     let client = WorkerClient::new(coordinators.clone()).with_patience(PATIENCE);

@@ -16,4 +16,4 @@ mod task;
 
 pub use client::WorkerClient;
 pub use failure::Stop;
-pub use run::{MEMORY_DEFAULT, WhenExhausted, Worker, WorkerEnd, WorkerOptions, memory_of_slots};
+pub use run::{WhenExhausted, Worker, WorkerEnd, WorkerOptions, memory_of_slots};

@@ -40,10 +40,6 @@ const DRAIN_REPORT_MAX: Duration = Duration::from_secs(10);
 /// worker, whose call waits for new tasks, takes as long to stop.
 const LAST_ANSWER_WAIT: Duration = Duration::from_millis(500);
 
-/// Memory of a worker that is told nothing else: room for eight tasks between
-/// remote stores.
-pub const MEMORY_DEFAULT: u64 = 1 << 30;
-
 /// How a worker works.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {

@@ -56,6 +56,7 @@ impl InspectError {
 /// # Errors
 /// What is wrong with the checkpoint.
 pub(super) fn command(args: &InspectArgs) -> Result<Exit, Failure> {
+    output::tell_as(args.output);
     let mut text = Vec::new();
     run(args, &mut text).map_err(|error| Failure::bad_input(error.problems()))?;
     output::print(|out| out.write_all(&text))?;
