@@ -13,10 +13,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status, TimeoutExpired};
 use tower::{Service, ServiceExt as _, service_fn};
 
 use crate::identity;
@@ -138,7 +138,7 @@ impl fmt::Debug for Connection {
 
 impl Service<Request<Body>> for Connection {
     type Response = Response<Body>;
-    type Error = tonic::transport::Error;
+    type Error = Status;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -158,9 +158,22 @@ impl Service<Request<Body>> for Connection {
             if is_away {
                 shared.leave(ordinal);
             }
-            answer
+            answer.map_err(status_of)
         })
     }
+}
+
+/// What a call ends with that got no answer. The library tells a deadline that
+/// has passed as CANCELLED.
+fn status_of(error: tonic::transport::Error) -> Status {
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = cause {
+        if error.is::<TimeoutExpired>() {
+            return Status::deadline_exceeded("the call's deadline has passed");
+        }
+        cause = error.source();
+    }
+    Status::from_error(Box::new(error))
 }
 
 /// Whether the answer is a bare status that says to go elsewhere.
@@ -225,7 +238,7 @@ mod tests {
         listener.local_addr().unwrap().to_string()
     }
 
-    async fn call(connection: &Connection) -> Result<(), tonic::Status> {
+    async fn call(connection: &Connection) -> Result<(), Status> {
         let mut health = HealthClient::new(connection.clone());
         health
             .check(HealthCheckRequest::default())
@@ -277,6 +290,18 @@ mod tests {
                 call(&connection).await.unwrap();
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_has_passed_is_told_as_such() {
+        // It takes connections and says nothing.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let connection = Coordinators::parse(&address).unwrap().connect();
+        let mut request = tonic::Request::new(HealthCheckRequest::default());
+        request.set_timeout(Duration::from_millis(50));
+        let late = HealthClient::new(connection).check(request).await;
+        assert_eq!(late.unwrap_err().code(), Code::DeadlineExceeded);
     }
 
     #[tokio::test]

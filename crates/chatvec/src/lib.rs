@@ -8,6 +8,7 @@ pub mod coordinator;
 pub mod worker;
 
 pub mod channel;
+mod deadline;
 pub mod embedded;
 pub mod server;
 

@@ -7,13 +7,16 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::layer::layer_fn;
 
 use crate::channel::Incoming;
 use crate::coordinator::{Coordinator, descriptors};
+use crate::deadline::WithDeadlines;
 
 /// How long calls under way may take to end. A client that hangs never closes
 /// its connection, and must not keep the coordinator from stopping.
@@ -69,6 +72,7 @@ pub async fn serve(
         .add_service(v1alpha);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = builder(KEEPALIVE_PERIOD, KEEPALIVE_TIMEOUT)
+        .layer(layer_fn(WithDeadlines::<Routes>::new))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, until_stop);
     tokio::select! {

@@ -131,8 +131,8 @@ mod tests {
 
     use super::*;
 
-    fn reason_of(error: StoreError) -> Option<Reason> {
-        Reason::of(&status(&error))
+    fn reason_of(error: &StoreError) -> Option<Reason> {
+        Reason::of(&status(error))
     }
 
     #[test]
@@ -144,14 +144,14 @@ mod tests {
             StoreError::Database(sqlx::Error::PoolClosed),
             StoreError::TimedOut,
         ] {
-            assert_eq!(reason_of(passing), Some(Reason::Unavailable));
+            assert_eq!(reason_of(&passing), Some(Reason::Unavailable));
         }
         for bug in [
             StoreError::Database(sqlx::Error::RowNotFound),
             StoreError::Database(sqlx::Error::ColumnNotFound("state".to_owned())),
             StoreError::NotOne(2),
         ] {
-            assert_eq!(reason_of(bug), Some(Reason::Internal));
+            assert_eq!(reason_of(&bug), Some(Reason::Internal));
         }
     }
 

@@ -16,12 +16,12 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use super::deadline;
 use super::detached::Turns;
 use super::dry_run::DryRuns;
 use super::feed::Watched;
 use super::store::{Created, JobFilter, JobPage, NewJob, Store};
 use super::view::{job_view, page_of_tasks, tenant_view, view_of, views_of, worker_views};
+use crate::deadline;
 use crate::identity;
 use crate::storage::Location;
 use crate::telemetry;
@@ -109,7 +109,7 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
-        let deadline = deadline::of(request.metadata());
+        let deadline = deadline::of(request.metadata().as_ref());
         let request = request.into_inner();
         let job = JobId(request.job_id);
         let stream = self.watched.stream(&job, request.after_revision, deadline);

@@ -3,7 +3,6 @@
 //! It keeps no state of its own: the job store holds everything, and the loops
 //! below look there again after every wake-up and every period.
 
-mod deadline;
 mod detached;
 mod dry_run;
 mod epoch;

@@ -6,7 +6,6 @@ use chatvec_core::task::{TaskCounters, TaskState};
 use sqlx::any::AnyRow;
 
 use super::epoch::end_epoch;
-use super::error::exactly_one;
 use super::job::lock_job;
 use super::{Epoch, JobError, Store, StoreError, Tx, decode};
 

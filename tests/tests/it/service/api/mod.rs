@@ -1,6 +1,7 @@
 //! The services as a program calls them: refusals, crowds, clients that vanish,
-//! and what is too large.
+//! deadlines, and what is too large.
 
+mod deadlines;
 mod disconnects;
 mod limits;
 mod refusals;

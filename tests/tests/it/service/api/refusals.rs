@@ -38,7 +38,7 @@ fn provoke(api: &Api, reason: Reason) -> Status {
                 request_id: "nightly".to_owned(),
                 ..api.merge(out)
             };
-            api.runtime.block_on(create(api, named("named"))).unwrap();
+            created(api, named("named"));
             refused(api, create(api, named("other")))
         }
         Reason::OutputInUse => {
@@ -55,10 +55,9 @@ fn provoke(api: &Api, reason: Reason) -> Status {
                 tenant: "small".to_owned(),
                 ..api.merge(out)
             };
-            api.runtime.block_on(async {
-                api.client().update_tenant(limits).await.unwrap();
-                create(api, of_tenant("first")).await.unwrap();
-            });
+            let set = async { api.client().update_tenant(limits).await };
+            api.runtime.block_on(set).expect("set");
+            created(api, of_tenant("first"));
             refused(api, create(api, of_tenant("second")))
         }
         Reason::JobNotFound => {
@@ -79,9 +78,9 @@ fn provoke(api: &Api, reason: Reason) -> Status {
         }
         Reason::JobEnded => {
             let mut request = api.merge("never");
-            request.recipe.as_mut().unwrap().cp = "/nothing/here".to_owned();
-            let created = api.runtime.block_on(create(api, request)).unwrap();
-            let job = created.into_inner().job.unwrap().job_id;
+            let recipe = request.recipe.as_mut().expect("it has a recipe");
+            recipe.cp = "/nothing/here".to_owned();
+            let job = created(api, request);
             api.service
                 .until(&job, "the job to fail", |job| job["state"] == "FAILED");
             cancelled(api, job)
@@ -94,7 +93,8 @@ fn provoke(api: &Api, reason: Reason) -> Status {
         }
         Reason::ProtocolVersion => {
             let mut request = acquire("of-tomorrow", 1, 0);
-            request.worker.as_mut().unwrap().protocol_version += 1;
+            let worker = request.worker.as_mut().expect("it has a worker");
+            worker.protocol_version += 1;
             refused(api, async {
                 api.worker_client().acquire_tasks(request).await
             })
@@ -106,8 +106,8 @@ fn provoke(api: &Api, reason: Reason) -> Status {
             });
             request.set_timeout(Duration::from_millis(500));
             api.runtime.block_on(async {
-                let watch = api.client().watch_job(request).await.unwrap();
-                let mut watch = watch.into_inner();
+                let watch = api.client().watch_job(request).await;
+                let mut watch = watch.expect("a watch").into_inner();
                 loop {
                     match watch.message().await {
                         Ok(job) => job.expect("a watch of a job that waits does not end"),
@@ -151,6 +151,13 @@ async fn create(
     request: v1::CreateJobRequest,
 ) -> Result<tonic::Response<v1::CreateJobResponse>, Status> {
     api.client().create_job(request).await
+}
+
+/// Makes a job; returns its id.
+fn created(api: &Api, request: v1::CreateJobRequest) -> String {
+    let created = api.runtime.block_on(create(api, request));
+    let job = created.expect("created").into_inner().job;
+    job.expect("a job").job_id
 }
 
 fn cancelled(api: &Api, job_id: String) -> Status {

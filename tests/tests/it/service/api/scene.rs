@@ -1,5 +1,6 @@
 //! A coordinator on a database of its own, and clients in this process.
 
+use chatvec::channel::{Connection, Coordinators};
 use chatvec_proto::v1;
 use chatvec_proto::v1::merge_service_client::MergeServiceClient;
 use chatvec_proto::v1::worker_service_client::WorkerServiceClient;
@@ -8,7 +9,6 @@ use chatvec_tests::component::Postgres;
 use chatvec_tests::process::{self, until};
 use serde_json::Value;
 use tokio::runtime::Runtime;
-use tonic::transport::Channel;
 
 use crate::service::scene::{Scene, Service};
 
@@ -35,15 +35,16 @@ impl Api {
     }
 
     /// A connection of its own, made at its first call. Within the runtime.
-    pub(super) fn channel(&self) -> Channel {
-        self.service.endpoint().connect_lazy()
+    pub(super) fn channel(&self) -> Connection {
+        let coordinators = Coordinators::parse(&self.service.address);
+        coordinators.expect("it is an address").connect()
     }
 
-    pub(super) fn client(&self) -> MergeServiceClient<Channel> {
+    pub(super) fn client(&self) -> MergeServiceClient<Connection> {
         MergeServiceClient::new(self.channel())
     }
 
-    pub(super) fn worker_client(&self) -> WorkerServiceClient<Channel> {
+    pub(super) fn worker_client(&self) -> WorkerServiceClient<Connection> {
         WorkerServiceClient::new(self.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

@@ -1,9 +1,9 @@
 //! A thousand clients that watch at once.
 
+use chatvec::channel::Connection;
 use chatvec_proto::v1;
 use chatvec_proto::v1::merge_service_client::MergeServiceClient;
 use futures_util::future::join_all;
-use tonic::transport::Channel;
 
 use super::scene::Api;
 
@@ -16,7 +16,7 @@ const MEMORY_MAX: u64 = 64 << 20;
 
 /// A watch that has begun; the state that it told last.
 async fn begin(
-    client: &MergeServiceClient<Channel>,
+    client: &MergeServiceClient<Connection>,
     job: &str,
 ) -> (tonic::Streaming<v1::WatchJobResponse>, v1::JobState) {
     let request = v1::WatchJobRequest {
@@ -26,7 +26,7 @@ async fn begin(
     let watch = client.clone().watch_job(request).await;
     let mut watch = watch.expect("a watch").into_inner();
     let first = watch.message().await.expect("an answer");
-    let state = first.expect("the job as it stands").job.unwrap().state();
+    let state = first.and_then(|first| first.job).expect("a job").state();
     (watch, state)
 }
 
