@@ -76,7 +76,7 @@ impl Fleet {
     /// If a service cannot be had.
     pub fn on_emulator(profile: Profile) -> Self {
         let emulator = Emulator::start(profile);
-        let (access, bucket) = (emulator.access("owner"), emulator.bucket());
+        let (access, bucket) = (emulator.access("fleet"), emulator.bucket());
         let fleet = Self::on(Store::Emulator(emulator), access, bucket);
         fleet.migrate().expect_code(0);
         fleet

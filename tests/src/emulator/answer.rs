@@ -122,6 +122,8 @@ async fn next<I: Iterator<Item = Step>>(
             Step::Send(bytes) => return Some((Ok(Frame::data(bytes)), (steps, ending))),
             Step::Wait(rule) => rule.wait(None).await,
             Step::Break => {
+                // What was sent so far leaves while this waits for its turn.
+                tokio::task::yield_now().await;
                 let broken = io::Error::other("broken off on purpose");
                 return Some((Err(broken), (steps, ending)));
             }

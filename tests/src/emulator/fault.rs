@@ -56,7 +56,7 @@ pub enum Action {
     IgnoreCondition,
     /// The lowest bit of this byte of the request's body is flipped on the way.
     CorruptReceived(u64),
-    /// A part is kept with the lowest bit of this byte flipped, and with the
+    /// An object or a part is kept with the lowest bit of this byte flipped, and with the
     /// ETag and the checksum of what was sent: the store itself breaks.
     CorruptStored(u64),
 }

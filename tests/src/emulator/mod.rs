@@ -16,6 +16,9 @@ mod refused;
 mod serve;
 mod xml;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};

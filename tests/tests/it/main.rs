@@ -15,6 +15,7 @@ mod bad_input;
 mod crash;
 
 mod fleet;
+mod objects;
 mod oracles;
 mod service;
 mod telemetry;

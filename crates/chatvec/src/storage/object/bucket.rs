@@ -11,11 +11,11 @@ use object_store::path::Path;
 use object_store::{Attribute, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt as _};
 use tokio::runtime::Handle;
 
-use super::call::{Call, Repeat, time_for, unless_stalled};
+use super::call::{Call, Repeat};
 use super::connect::Connection;
 use super::limiter::Limiter;
 use super::s3::S3;
-use super::{ObjectError, ObjectStorageOptions, ObjectUrl};
+use super::{ObjectError, ObjectStorageOptions, ObjectUrl, Patience};
 
 /// The user metadata that tells whose object it is.
 pub(super) const NONCE: &str = "chatvec-nonce";
@@ -38,6 +38,7 @@ pub(super) struct Shared {
     pub(super) uploads: Arc<dyn MultipartStore>,
     pub(super) s3: Option<S3>,
     pub(super) limiter: Limiter,
+    pub(super) patience: Patience,
     pub(super) io: Handle,
     pub(super) forget_credentials: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -89,6 +90,7 @@ impl Bucket {
                 uploads: connection.uploads,
                 s3: connection.s3,
                 limiter: Limiter::new(options.concurrency_max),
+                patience: options.patience,
                 io,
                 forget_credentials: connection.forget_credentials,
             }),
@@ -114,7 +116,7 @@ impl Bucket {
             action: "list folder",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(TIME_FOR_LISTING),
+            time_max: self.shared.patience.for_body(TIME_FOR_LISTING),
         };
         let listed = self.shared.call(call, || {
             let (objects, target) = (Arc::clone(&self.shared.objects), Arc::clone(&target));
@@ -139,7 +141,7 @@ impl Bucket {
             action: "list objects",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(TIME_FOR_LISTING),
+            time_max: self.shared.patience.for_body(TIME_FOR_LISTING),
         };
         let objects = self.shared.call(call, || {
             let (objects, target) = (Arc::clone(&self.shared.objects), Arc::clone(&target));
@@ -163,7 +165,7 @@ impl Bucket {
             action: "look at object",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(0),
+            time_max: self.shared.patience.for_body(0),
         };
         let head = self.shared.call(call, || {
             let (shared, target) = (Arc::clone(&self.shared), Arc::clone(&target));
@@ -195,7 +197,7 @@ impl Bucket {
             action: "read object",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(max),
+            time_max: self.shared.patience.for_body(max),
         };
         let whole = self.shared.call(call, || {
             let (shared, target) = (Arc::clone(&self.shared), Arc::clone(&target));
@@ -207,7 +209,7 @@ impl Bucket {
                     return Err(ObjectError::TooLarge { url, max, size });
                 }
                 let chunks = Mutex::default();
-                drain(&target, got, info.size, &chunks).await?;
+                drain(&shared, &target, got, info.size, &chunks).await?;
                 Ok((joined(&take(&chunks)), info))
             }
         });
@@ -231,7 +233,7 @@ impl Bucket {
             action: "read range of object",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(range.end - range.start),
+            time_max: self.shared.patience.for_body(range.end - range.start),
         };
         let chunks = Arc::new(Mutex::new(Vec::new()));
         let read = self.shared.call(call, || {
@@ -254,7 +256,7 @@ impl Bucket {
             action: "delete object",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(0),
+            time_max: self.shared.patience.for_body(0),
         };
         let deleted = self.shared.call(call, || {
             let (objects, target) = (Arc::clone(&self.shared.objects), Arc::clone(&target));
@@ -301,7 +303,7 @@ async fn get(
     options: GetOptions,
 ) -> Result<GetResult, ObjectError> {
     let got = shared.objects.get_opts(&target.path, options);
-    let got = unless_stalled(target, got).await?;
+    let got = shared.unless_stalled(target, got).await?;
     got.map_err(|error| ObjectError::of(target, &error))
 }
 
@@ -332,11 +334,12 @@ async fn read_rest(
     if got.meta.e_tag.as_ref().is_some_and(|found| *found != etag) {
         return Err(changed());
     }
-    drain(target, got, rest.end - rest.start, chunks).await
+    drain(shared, target, got, rest.end - rest.start, chunks).await
 }
 
 /// Moves a body of exactly `expected` bytes into `chunks`.
 async fn drain(
+    shared: &Shared,
     target: &Target,
     got: GetResult,
     expected: u64,
@@ -344,7 +347,7 @@ async fn drain(
 ) -> Result<(), ObjectError> {
     let mut stream = got.into_stream();
     let mut found = 0;
-    while let Some(chunk) = unless_stalled(target, stream.next()).await? {
+    while let Some(chunk) = shared.unless_stalled(target, stream.next()).await? {
         let chunk = chunk.map_err(|error| ObjectError::of(target, &error))?;
         found += chunk.len() as u64;
         if found > expected {

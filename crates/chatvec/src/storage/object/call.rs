@@ -13,19 +13,6 @@ use crate::identity::jitter;
 
 /// How often a request is sent that fails for a reason that may pass.
 const TRIES_MAX: u32 = 5;
-/// How long a store may have no room before that is a failure.
-const THROTTLED_MAX: Duration = Duration::from_secs(600);
-/// First step and ceiling of the back-off, which is full jitter over `2ⁿ`.
-const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
-
-/// What a request may take besides its body, and the slowest body.
-const TIME_FOR_ANSWER: Duration = Duration::from_secs(30);
-const BYTES_PER_SECOND_MIN: u64 = 5_000_000;
-
-/// How long a body may stand still, or the first byte of an answer to a read
-/// may take.
-const STALL_MAX: Duration = Duration::from_secs(20);
 
 /// Whether a request whose fate is unknown is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +35,6 @@ pub(super) struct Call<'a> {
     pub(super) repeat: Repeat,
     /// After how long a try is given up.
     pub(super) time_max: Duration,
-}
-
-/// The time that a request with a body of so many bytes may take.
-pub(super) fn time_for(bytes: u64) -> Duration {
-    TIME_FOR_ANSWER + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
 }
 
 impl Shared {
@@ -101,18 +83,18 @@ impl Shared {
                 Again::AfterThrottling => {
                     place.refused();
                     let since = *refused_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > THROTTLED_MAX {
+                    if since.elapsed() > self.patience.throttling {
                         return Err(error);
                     }
                     refusals += 1;
-                    backoff(refusals)
+                    self.backoff(refusals)
                 }
                 Again::AfterFailure
                     if call.repeat == Repeat::Freely && failures + 1 < TRIES_MAX =>
                 {
                     failures += 1;
                     refused_since = None;
-                    backoff(failures)
+                    self.backoff(failures)
                 }
                 Again::WithFreshCredentials if !asked_for_credentials => {
                     asked_for_credentials = true;
@@ -149,43 +131,30 @@ impl Shared {
         };
         match AbortOnDropHandle::new(attempt).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(transient(format!("no end after {} s", time_max.as_secs()))),
+            Ok(Err(_)) => Err(transient(format!(
+                "no end after {} s",
+                time_max.as_secs_f64()
+            ))),
             Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
             Err(_) => Err(transient("the process is ending".to_owned())),
         }
     }
-}
 
-/// Waits for the next piece of an answer, which must not stand still.
-pub(super) async fn unless_stalled<T>(
-    target: &Target,
-    next: impl Future<Output = T>,
-) -> Result<T, ObjectError> {
-    let next = tokio::time::timeout(STALL_MAX, next).await;
-    next.map_err(|_| ObjectError::Transient {
-        url: target.url.clone(),
-        says: format!("no byte for {} s", STALL_MAX.as_secs()),
-    })
-}
-
-fn backoff(count: u32) -> Duration {
-    let ceiling = BACKOFF_FIRST.saturating_mul(1 << count.min(16));
-    ceiling.min(BACKOFF_MAX).mul_f64(jitter())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_bodies_have_more_time() {
-        assert_eq!(time_for(0), Duration::from_secs(30));
-        assert_eq!(time_for(64 << 20), Duration::from_secs(43));
+    /// Waits for the next piece of an answer, which must not stand still.
+    pub(super) async fn unless_stalled<T>(
+        &self,
+        target: &Target,
+        next: impl Future<Output = T>,
+    ) -> Result<T, ObjectError> {
+        let longest = self.patience.stall;
+        let next = tokio::time::timeout(longest, next).await;
+        next.map_err(|_| ObjectError::Transient {
+            url: target.url.clone(),
+            says: format!("no byte for {} s", longest.as_secs_f64()),
+        })
     }
 
-    #[test]
-    fn the_back_off_grows_to_its_ceiling() {
-        assert!(backoff(1) <= Duration::from_millis(400));
-        assert!((0..100).all(|count| backoff(count) <= BACKOFF_MAX));
+    fn backoff(&self, count: u32) -> Duration {
+        self.patience.backoff(count).mul_f64(jitter())
     }
 }

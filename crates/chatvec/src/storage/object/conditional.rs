@@ -7,7 +7,7 @@ use bytes::Bytes;
 use object_store::{Attribute, Attributes, PutMode, PutOptions, UpdateVersion};
 
 use super::bucket::NONCE;
-use super::call::{Call, Repeat, time_for};
+use super::call::{Call, Repeat};
 use super::{Bucket, ObjectError};
 
 /// What came of a conditional write.
@@ -62,7 +62,7 @@ impl Bucket {
             action: "put object",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(bytes.len() as u64),
+            time_max: self.shared.patience.for_body(bytes.len() as u64),
         };
         let mut tries = 0;
         let put = self.shared.call(call, || {

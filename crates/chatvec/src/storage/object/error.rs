@@ -258,10 +258,17 @@ impl ObjectError {
                 Self::Throttled { url, says }
             }
             (405 | 501, _) => Self::Unsupported { url, says },
+            // The last ones are of a body that was damaged on the way.
             (408 | 500..=599, _)
-            | (_, "InternalError" | "RequestTimeout" | "BadDigest" | "IncompleteBody") => {
-                Self::Transient { url, says }
-            }
+            | (
+                _,
+                "InternalError"
+                | "RequestTimeout"
+                | "IncompleteBody"
+                | "BadDigest"
+                | "XAmzContentSHA256Mismatch"
+                | "XAmzContentChecksumMismatch",
+            ) => Self::Transient { url, says },
             _ => Self::Refused { url, says },
         }
     }

@@ -31,7 +31,7 @@ pub use bucket::{Bucket, Head, ObjectInfo};
 pub use conditional::Put;
 pub use error::ObjectError;
 pub use probe::{Finding, Promise, forget_probe, probe, probe_lightly};
-pub use settings::ObjectStorageOptions;
+pub use settings::{ObjectStorageOptions, Patience};
 pub use upload::{ListedPart, PartBody};
 pub use url::{ObjectUrl, ObjectUrlError, Scheme};
 

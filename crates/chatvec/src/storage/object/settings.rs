@@ -2,10 +2,14 @@
 //! stores' own tools name them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Requests that one process has under way to one bucket at most, unless told
 /// otherwise: some 40 fill 25 Gbit/s.
 const CONCURRENCY_MAX: usize = 64;
+
+/// The slowest that a body may be.
+const BYTES_PER_SECOND_MIN: u64 = 5_000_000;
 
 /// The settings of [`ObjectStorage`](super::ObjectStorage).
 #[derive(Clone)]
@@ -15,6 +19,53 @@ pub struct ObjectStorageOptions {
     /// The ceiling of each bucket's limiter. Too low, and the network idles;
     /// too high, and a small store is flooded before it can say so.
     pub(super) concurrency_max: usize,
+    pub(super) patience: Patience,
+}
+
+/// How long stores are waited for. The usual values are the default; tests of
+/// what happens when a store is silent have less.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// What a request may take besides its body.
+    pub answer: Duration,
+    /// How long a body may stand still, or the first byte of an answer to a read
+    /// may take.
+    pub stall: Duration,
+    /// What completing an upload may take: stores put large objects together
+    /// while the client waits.
+    pub completion: Duration,
+    /// How long a store may have no room before that is a failure.
+    pub throttling: Duration,
+    /// The first step of the back-off, which is full jitter over `2ⁿ`.
+    pub backoff_first: Duration,
+    /// The ceiling of the back-off.
+    pub backoff_max: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            answer: Duration::from_secs(30),
+            stall: Duration::from_secs(20),
+            completion: Duration::from_secs(300),
+            throttling: Duration::from_secs(600),
+            backoff_first: Duration::from_millis(200),
+            backoff_max: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Patience {
+    /// The time that a request with a body of so many bytes may take.
+    pub(super) fn for_body(&self, bytes: u64) -> Duration {
+        self.answer + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
+    }
+
+    /// The longest pause before the n-th repetition.
+    pub(super) fn backoff(&self, count: u32) -> Duration {
+        let ceiling = self.backoff_first.saturating_mul(1 << count.min(16));
+        ceiling.min(self.backoff_max)
+    }
 }
 
 impl ObjectStorageOptions {
@@ -40,6 +91,7 @@ impl ObjectStorageOptions {
                 .filter(|(name, value)| is_ours(name) && !value.is_empty())
                 .collect(),
             concurrency_max: CONCURRENCY_MAX,
+            patience: Patience::default(),
         }
     }
 
@@ -48,6 +100,12 @@ impl ObjectStorageOptions {
     pub fn with_concurrency_max(mut self, concurrency_max: usize) -> Self {
         self.concurrency_max = concurrency_max.max(1);
         self
+    }
+
+    /// The same settings with other patience.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// The variables of one kind of store, by the library's lower-case names.
@@ -65,6 +123,27 @@ impl std::fmt::Debug for ObjectStorageOptions {
         f.debug_struct("ObjectStorageOptions")
             .field("variables", &self.variables.keys())
             .field("concurrency_max", &self.concurrency_max)
+            .field("patience", &self.patience)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_bodies_have_more_time() {
+        let patience = Patience::default();
+        assert_eq!(patience.for_body(0), Duration::from_secs(30));
+        assert_eq!(patience.for_body(64 << 20), Duration::from_secs(43));
+    }
+
+    #[test]
+    fn the_back_off_grows_to_its_ceiling() {
+        let patience = Patience::default();
+        assert_eq!(patience.backoff(1), Duration::from_millis(400));
+        assert_eq!(patience.backoff(2), Duration::from_millis(800));
+        assert_eq!(patience.backoff(100), patience.backoff_max);
     }
 }

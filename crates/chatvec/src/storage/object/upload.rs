@@ -2,20 +2,16 @@
 //! it, and until then nothing is to be seen.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use chatvec_core::ids::{Crc64, PartOrdinal};
 use object_store::multipart::PartId;
 use object_store::{PutMultipartOptions, PutPayload};
 
-use super::call::{Call, Repeat, time_for};
+use super::call::{Call, Repeat};
 use super::conditional::attributes;
 use super::s3;
 use super::{Bucket, ObjectError};
-
-/// Stores put large objects together while the client waits.
-const TIME_FOR_COMPLETION: Duration = Duration::from_secs(300);
 
 /// The bytes of a part.
 #[derive(Debug, Clone)]
@@ -53,7 +49,7 @@ impl Bucket {
             action: "create upload",
             target: &target,
             repeat: Repeat::WhenRefused,
-            time_max: time_for(0),
+            time_max: self.shared.patience.for_body(0),
         };
         let created = self.shared.call(call, || {
             let (uploads, target) = (Arc::clone(&self.shared.uploads), Arc::clone(&target));
@@ -87,7 +83,7 @@ impl Bucket {
             action: "put part",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(body.len),
+            time_max: self.shared.patience.for_body(body.len),
         };
         let payload: PutPayload = body.chunks.into_iter().collect();
         assert_eq!(
@@ -136,7 +132,7 @@ impl Bucket {
             action: "complete upload",
             target: &target,
             repeat: Repeat::WhenRefused,
-            time_max: TIME_FOR_COMPLETION,
+            time_max: self.shared.patience.completion,
         };
         let completed = self.shared.call(call, || {
             let (uploads, target) = (Arc::clone(&self.shared.uploads), Arc::clone(&target));
@@ -166,7 +162,7 @@ impl Bucket {
             action: "abort upload",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(0),
+            time_max: self.shared.patience.for_body(0),
         };
         let aborted = self.shared.call(call, || {
             let (uploads, target) = (Arc::clone(&self.shared.uploads), Arc::clone(&target));
@@ -200,7 +196,7 @@ impl Bucket {
             action: "list parts",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(0),
+            time_max: self.shared.patience.for_body(0),
         };
         let listed = self.shared.call(call, || {
             let (shared, target) = (Arc::clone(&self.shared), Arc::clone(&target));
@@ -227,7 +223,7 @@ impl Bucket {
             action: "list uploads",
             target: &target,
             repeat: Repeat::Freely,
-            time_max: time_for(0),
+            time_max: self.shared.patience.for_body(0),
         };
         let listed = self.shared.call(call, || {
             let (shared, target) = (Arc::clone(&self.shared), Arc::clone(&target));
