@@ -29,6 +29,13 @@ test: nextest postgres .venv/requirements.installed ## Build and run every test,
 	cargo test --workspace --doc --quiet
 	cargo nextest run --workspace --profile $(if $(CI),ci,default)
 
+.PHONY: matrix
+matrix: nextest postgres .venv/requirements.installed ## Run the crash matrix and put what it measured into docs/reliability.md
+	cargo build -p chatvec
+	cargo build -p chatvec --features fault-testing --bin chatvec-faults
+	cargo nextest run -p chatvec-tests -E 'test(/^crash::/)'
+	cargo run -p chatvec-tests --bin chatvec-lab -- matrix docs/reliability.md
+
 .PHONY: test-ecosystem
 test-ecosystem: ## Load a merged model with transformers (downloads torch: 2 GB)
 	@tests/scripts/ecosystem.sh

@@ -15,6 +15,7 @@ use std::{fs, io};
 use anyhow::Context as _;
 use chatvec_tests::bench::{Bench, FleetBench, Floor, ObjectFloor, PlanBench, floor, object_floor};
 use chatvec_tests::changes::greatest;
+use chatvec_tests::cluster;
 use chatvec_tests::component::{Access, BUCKET, Bucket, Identity, Postgres, SeaweedFs};
 use chatvec_tests::family::{Family, FamilySpec, write_sparse};
 use chatvec_tests::oracle::{Expectation, Rule, Vector, verify};
@@ -47,6 +48,8 @@ enum Command {
     Upload(TransferArgs),
     /// Copy objects out of the bucket that the environment names
     Download(TransferArgs),
+    /// Put the results of the crash matrix's last run into a page
+    Matrix(MatrixArgs),
     /// Fetch three checkpoints and put one: what no worker can be faster than
     ObjectFloor(ObjectFloorArgs),
     /// Measure a worker between buckets next to the floor, and an idle fleet
@@ -184,6 +187,12 @@ struct ServicesArgs {
 }
 
 #[derive(Args)]
+struct MatrixArgs {
+    /// The page, which has the marks between which the table goes
+    page: PathBuf,
+}
+
+#[derive(Args)]
 struct TransferArgs {
     /// The folder of the files
     #[arg(long)]
@@ -254,6 +263,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .context("cannot copy"),
         Command::Bench(arguments) => run_bench(arguments),
         Command::Services(arguments) => run_services(&arguments),
+        Command::Matrix(MatrixArgs { page }) => cluster::write_into(&page),
         Command::Upload(arguments) => {
             environment_bucket()?.upload(&arguments.folder, &arguments.prefix)
         }

@@ -2,10 +2,11 @@
 //! the table in the documentation is made from a run and not by hand.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::python::repository;
@@ -112,11 +113,27 @@ fn folder() -> PathBuf {
     repository().join("target/crash-matrix")
 }
 
-/// The rows of the last run of each test, in order.
+/// Puts the table into a page, between the marks where it goes.
 ///
 /// # Errors
-/// If there are none, or one cannot be read.
-pub fn results() -> anyhow::Result<Vec<Row>> {
+/// If there are no results, or the page has no marks.
+pub fn write_into(page: &Path) -> anyhow::Result<()> {
+    const MARKS: [&str; 2] = [
+        "<!-- crash matrix: begin (generated, do not edit) -->\n",
+        "<!-- crash matrix: end -->",
+    ];
+    let text = fs::read_to_string(page)?;
+    let marked = text
+        .split_once(MARKS[0])
+        .and_then(|(before, rest)| Some((before, rest.split_once(MARKS[1])?.1)));
+    let (before, after) = marked.context("the page has no marks for the table")?;
+    let table = table(&results()?);
+    let text = format!("{before}{}\n{table}\n{}{after}", MARKS[0], MARKS[1]);
+    Ok(fs::write(page, text)?)
+}
+
+/// The rows of the last run of each test, in order.
+fn results() -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for entry in fs::read_dir(folder())? {
         rows.push(serde_json::from_slice::<Row>(&fs::read(entry?.path())?)?);
@@ -126,7 +143,7 @@ pub fn results() -> anyhow::Result<Vec<Row>> {
 }
 
 /// The rows as a table of Markdown.
-pub fn table(rows: &[Row]) -> String {
+fn table(rows: &[Row]) -> String {
     let mut table = String::from(
         "| # | fault | what was demanded | bound | measured | test |\n|--:|:--|:--|:--|:--|:--|\n",
     );

@@ -23,7 +23,7 @@ use crate::process::{self, Outcome, Process, until_every};
 use crate::proxy::Proxy;
 
 pub use files::{Files, assert_same};
-pub use matrix::{Row, results, table};
+pub use matrix::{Row, write_into};
 pub use setup::Setup;
 
 /// The lease of every cluster. The bounds of the design are for 30 s.
@@ -80,7 +80,15 @@ impl Cluster {
     /// # Panics
     /// If a service cannot be had.
     pub fn tiny() -> Self {
-        Self::with(&FamilySpec::tiny(7), Profile::Aws)
+        Self::tiny_on(Profile::Aws)
+    }
+
+    /// The same on another kind of store.
+    ///
+    /// # Panics
+    /// If a service cannot be had.
+    pub fn tiny_on(profile: Profile) -> Self {
+        Self::with(&FamilySpec::tiny(7), profile)
     }
 
     fn with(spec: &FamilySpec, profile: Profile) -> Self {

@@ -12,6 +12,8 @@ use super::{WORK, takeover};
 
 /// As a process ends that a failpoint crashed.
 const CRASHED: i32 = 137;
+/// Jobs of a walk that run side by side.
+const LANES: usize = 5;
 /// Jobs after which it is no bad luck that no worker called the coordinator
 /// that was to crash.
 const TRIES: usize = 5;
@@ -76,8 +78,8 @@ fn row_01_coordinator_killed_while_workers_claim() {
     row.record();
 }
 
-/// Runs a tiny job for each of these failpoints side by side, each in a database
-/// of its own. Its first coordinator crashes there, and a second one must bring
+/// Runs a tiny job for each of these failpoints, some side by side, each in a
+/// database of its own. Its first coordinator crashes there, and a second one must bring
 /// the job to its end; returns the longest time that this took.
 fn walk(cluster: &Cluster, crashes: &[(Failpoint, u32)]) -> Duration {
     let lane = |point: Failpoint, hit: u32| {
@@ -102,17 +104,18 @@ fn walk(cluster: &Cluster, crashes: &[(Failpoint, u32)]) -> Duration {
         cluster.assert_golden(&name);
         (name, took)
     };
-    let ended: Vec<(String, Duration)> = thread::scope(|scope| {
-        let lanes = crashes
-            .iter()
-            .map(|(point, hit)| scope.spawn(move || lane(*point, *hit)));
-        // Collected first, so that they run side by side.
-        let lanes: Vec<_> = lanes.collect();
-        lanes
-            .into_iter()
-            .map(|lane| lane.join().expect("its panic is on stderr"))
-            .collect()
-    });
+    let mut ended = Vec::new();
+    for crashes in crashes.chunks(LANES) {
+        thread::scope(|scope| {
+            let lanes = crashes
+                .iter()
+                .map(|(point, hit)| scope.spawn(move || lane(*point, *hit)));
+            // Collected first, so that they run side by side.
+            let lanes: Vec<_> = lanes.collect();
+            let lanes = lanes.into_iter();
+            ended.extend(lanes.map(|lane| lane.join().expect("its panic is on stderr")));
+        });
+    }
     let outs: Vec<&str> = ended.iter().map(|(name, _)| name.as_str()).collect();
     cluster.assert_clean(&outs);
     let longest = ended.iter().map(|(_, took)| *took).max();

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chatvec::fault::Failpoint;
-use chatvec_tests::cluster::{Cluster, LEASE, Row, Setup, scaled, until_hit};
+use chatvec_tests::cluster::{Cluster, Row, Setup, scaled, until_hit};
 use chatvec_tests::fleet::addresses;
 use chatvec_tests::process::{Process, Signal, until_every};
 
@@ -219,6 +219,5 @@ fn row_32_rolling_update() {
     row.at_most("attempts charged", 0, cluster.number(&charged));
     let again = cluster.leased_again(&job);
     row.at_most("tasks given back unbegun or half-way", 6, again);
-    assert!(LEASE < Duration::from_secs(30));
     row.record();
 }

@@ -5,10 +5,12 @@
 //! Bounds are those of a lease of 30 s, scaled, and [`WORK`] for what does not
 //! scale: processes that start, a job that goes on.
 
+mod clients;
 mod coordinators;
 mod database;
 mod jobs;
 mod network;
+mod store;
 mod workers;
 
 use std::time::Duration;
