@@ -58,7 +58,12 @@ fn row_12_zombie_where_every_put_has_another_etag() {
     let held = cluster.store().add(held.times(1));
     let zombie = cluster.worker(&address, &cluster.named("zombie").with_slots(1));
     let job = cluster.submit(&address, "out", &[]);
-    held.until_fired(1);
+    // Frozen earlier it would not have sent all of the part.
+    until("the part to arrive", || {
+        let history = cluster.store().history();
+        let mut puts = history.of(Operation::PutPart);
+        puts.any(|put| put.fault.is_some() && put.received.is_some())
+    });
     zombie.freeze();
     let _other = cluster.worker(&address, &cluster.named("other"));
     until_hit(&mut coordinator.process, Failpoint::CommitReady);

@@ -22,6 +22,8 @@ fn row_02_claim_committed_and_its_reply_lost() {
     let mut coordinator = cluster.serve(&Setup::default().pause(Failpoint::ClaimCommitted, &go));
     let proxy = cluster.coordinator_proxy(&coordinator);
     let job = cluster.submit(&coordinator.address, "out", &[]);
+    // A claim that finds nothing would be hit, too.
+    cluster.until_true("the plan", "SELECT count(*) > 0 FROM task");
     let through = format!("http://{}", proxy.address());
     let _worker = cluster.worker(&through, &Setup::default());
     until_hit(&mut coordinator.process, Failpoint::ClaimCommitted);
