@@ -12,7 +12,14 @@ use tempfile::TempDir;
 
 use crate::component::{Access, Bucket, Identity, Postgres, SeaweedFs};
 use crate::emulator::{Emulator, Profile};
+use crate::family::{Family, FamilySpec, Member};
 use crate::process::{self, Outcome, Process, until};
+use crate::published::{self, Files};
+
+/// The access key by which an emulator knows the processes of a fleet.
+pub const ACCESS_KEY: &str = "fleet";
+/// What the keys of a fleet's family begin with.
+pub const FAMILY: &str = "family";
 
 /// A database with the program's schema, a bucket, and a folder.
 #[derive(Debug)]
@@ -76,7 +83,7 @@ impl Fleet {
     /// If a service cannot be had.
     pub fn on_emulator(profile: Profile) -> Self {
         let emulator = Emulator::start(profile);
-        let (access, bucket) = (emulator.access("fleet"), emulator.bucket());
+        let (access, bucket) = (emulator.access(ACCESS_KEY), emulator.bucket());
         let fleet = Self::on(Store::Emulator(emulator), access, bucket);
         fleet.migrate().expect_code(0);
         fleet
@@ -204,6 +211,62 @@ impl Fleet {
         command
     }
 
+    /// Writes a family on disk and uploads it.
+    ///
+    /// # Panics
+    /// If it cannot be written or uploaded.
+    pub fn upload(&self, spec: &FamilySpec) -> Family {
+        let family = spec.write(&self.path(FAMILY)).expect("written");
+        for member in Member::ALL {
+            let prefix = format!("{FAMILY}/{}", member.folder());
+            let uploaded = self.bucket.upload(&family.member(member), &prefix);
+            uploaded.expect("uploaded");
+        }
+        family
+    }
+
+    /// The finished checkpoint in the bucket below a prefix.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn published(&self, prefix: &str) -> Files {
+        let folder = self.path(&format!("downloaded-{prefix}"));
+        let _before = fs::remove_dir_all(&folder);
+        let downloaded = self.bucket.download(prefix, &folder);
+        downloaded.expect("only files lie below the prefix");
+        published::read(&folder)
+    }
+
+    /// Waits until no upload is unfinished, and demands that nothing lies in the
+    /// bucket but the family and what is below these prefixes.
+    ///
+    /// # Panics
+    /// If something does.
+    #[track_caller]
+    pub fn assert_nothing_else(&self, prefixes: &[&str]) {
+        until("the unfinished uploads to end", || {
+            self.bucket.unfinished_uploads().expect("listed").is_empty()
+        });
+        let mut keys = self.bucket.keys("").expect("listed");
+        keys.retain(|key| {
+            let mut known = std::iter::once(&FAMILY).chain(prefixes);
+            !known.any(|prefix| key.starts_with(&format!("{prefix}/")))
+        });
+        assert_eq!(keys, Vec::<String>::new(), "left in the bucket");
+    }
+
+    /// Submits a merge by the flags that say what is merged, and returns the job's
+    /// id.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn submit(&self, coordinators: &str, merge: &[String], more: &[&str]) -> String {
+        let submission = submission(merge, more);
+        let job = self.client(coordinators, &submission);
+        let job = job.expect_code(0).json();
+        job["job_id"].as_str().expect("a job has an id").to_owned()
+    }
+
     /// A job as it stands.
     ///
     /// # Panics
@@ -244,6 +307,28 @@ impl Fleet {
     ) {
         until(what, || condition(&self.get(coordinators, job)));
     }
+}
+
+/// The command line that submits a merge.
+pub fn submission<'a>(merge: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
+    let args = ["submit", "-o", "json"].into_iter();
+    let args = args.chain(more.iter().copied());
+    args.chain(merge.iter().map(String::as_str)).collect()
+}
+
+/// The flags of a merge of a family whose members lie where `input` says.
+pub fn merge_flags(input: impl Fn(Member) -> String, out: &str) -> Vec<String> {
+    let flags = [
+        ("--cp", input(Member::Cp)),
+        ("--chat", input(Member::Chat)),
+        ("--base", input(Member::Base)),
+        ("--lambda", "0.7".to_owned()),
+        ("--out", out.to_owned()),
+    ];
+    let flags = flags.into_iter();
+    flags
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect()
 }
 
 /// The addresses of some coordinators as clients and workers take them.

@@ -20,5 +20,6 @@ pub mod fleet;
 pub mod otlp;
 pub mod process;
 pub mod proxy;
+pub mod published;
 pub mod python;
 mod table;

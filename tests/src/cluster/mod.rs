@@ -2,10 +2,10 @@
 //! workers and clients, a proxy wherever a test wants one, a model family to
 //! merge, and the bytes that must come out.
 
-mod files;
 mod matrix;
 mod setup;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use chatvec::fault::Failpoint;
 use serde_json::Value;
 
 use crate::component::postgres;
-use crate::emulator::{Emulator, Profile};
+use crate::emulator::{Emulator, Operation, Profile};
 use crate::family::{Family, FamilySpec, Member};
-use crate::fleet::{Coordinator, Fleet};
+use crate::fleet::{Coordinator, FAMILY, Fleet, merge_flags};
 use crate::process::{self, Outcome, Process, until_every};
 use crate::proxy::Proxy;
+use crate::published::{self, Files, assert_same};
 
-pub use files::{Files, assert_same};
 pub use matrix::{Row, write_into};
 pub use setup::Setup;
 
@@ -30,8 +30,6 @@ pub use setup::Setup;
 pub const LEASE: Duration = Duration::from_secs(3);
 /// Between two looks at a condition that takes a process to look at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What the keys of the family begin with.
-const FAMILY: &str = "family";
 
 /// A time of the design, in which a lease has 30 s, under the lease of a cluster.
 pub fn scaled(design: Duration) -> Duration {
@@ -94,15 +92,9 @@ impl Cluster {
     fn with(spec: &FamilySpec, profile: Profile) -> Self {
         let mut fleet = Fleet::on_emulator(profile);
         fleet.program = process::chatvec_faults();
-        let family = spec.write(&fleet.path(FAMILY)).expect("written");
-        for member in Member::ALL {
-            let prefix = format!("{FAMILY}/{}", member.folder());
-            let uploaded = fleet.bucket.upload(&family.member(member), &prefix);
-            uploaded.expect("uploaded");
-        }
         Self {
+            family: fleet.upload(spec),
             fleet,
-            family,
             golden: OnceLock::new(),
         }
     }
@@ -197,35 +189,14 @@ impl Cluster {
     /// # Panics
     /// If it is refused.
     pub fn submit(&self, coordinators: &str, out: &str, more: &[&str]) -> String {
-        let args = self.submission(out, more);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let job = self.fleet.client(coordinators, &args).expect_code(0).json();
-        job["job_id"].as_str().expect("a job has an id").to_owned()
+        self.fleet.submit(coordinators, &self.merge(out), more)
     }
 
-    /// The arguments of that submission.
-    pub fn submission(&self, out: &str, more: &[&str]) -> Vec<String> {
-        let submit = ["submit", "-o", "json"]
-            .into_iter()
-            .chain(more.iter().copied());
+    /// The flags of a merge of the family into a prefix.
+    pub fn merge(&self, out: &str) -> Vec<String> {
         let bucket = &self.fleet.bucket;
         let input = |member: Member| bucket.url(&format!("{FAMILY}/{}", member.folder()));
-        let merge = self.merge(input, &bucket.url(out));
-        submit.map(ToOwned::to_owned).chain(merge).collect()
-    }
-
-    fn merge(&self, input: impl Fn(Member) -> String, out: &str) -> Vec<String> {
-        let flags = [
-            ("--cp", input(Member::Cp)),
-            ("--chat", input(Member::Chat)),
-            ("--base", input(Member::Base)),
-            ("--lambda", "0.7".to_owned()),
-            ("--out", out.to_owned()),
-        ];
-        let flags = flags.into_iter();
-        flags
-            .flat_map(|(flag, value)| [flag.to_owned(), value])
-            .collect()
+        merge_flags(input, &bucket.url(out))
     }
 
     /// Waits for the end of a job.
@@ -249,11 +220,7 @@ impl Cluster {
     /// If it is not.
     #[track_caller]
     pub fn assert_golden(&self, out: &str) {
-        let folder = self.path(&format!("downloaded-{out}"));
-        let _before = fs::remove_dir_all(&folder);
-        let downloaded = self.fleet.bucket.download(out, &folder);
-        downloaded.expect("only files lie below the prefix");
-        assert_same(&files::read(&folder), self.golden());
+        assert_same(&self.fleet.published(out), self.golden());
     }
 
     /// What a merge in one process makes.
@@ -261,30 +228,11 @@ impl Cluster {
         self.golden.get_or_init(|| {
             let out = self.path("golden");
             let input = |member: Member| self.family.member(member).display().to_string();
-            let merge = self.merge(input, &out.display().to_string());
+            let merge = merge_flags(input, &out.display().to_string());
             let args = std::iter::once("merge".to_owned()).chain(merge);
             Process::start(process::command(args)).wait().expect_code(0);
-            files::read(&out)
+            published::read(&out)
         })
-    }
-
-    /// Waits until no upload is unfinished, and demands that nothing lies in the
-    /// bucket but the family and what is below these prefixes.
-    ///
-    /// # Panics
-    /// If something does.
-    #[track_caller]
-    pub fn assert_clean(&self, outputs: &[&str]) {
-        let bucket = &self.fleet.bucket;
-        until_every(LOOK_EVERY, "the unfinished uploads to end", || {
-            bucket.unfinished_uploads().expect("listed").is_empty()
-        });
-        let mut keys = bucket.keys("").expect("listed");
-        keys.retain(|key| {
-            let mut known = std::iter::once(&FAMILY).chain(outputs);
-            !known.any(|prefix| key.starts_with(&format!("{prefix}/")))
-        });
-        assert_eq!(keys, Vec::<String>::new(), "left in the bucket");
     }
 
     /// A number that the first database answers.
@@ -303,6 +251,20 @@ impl Cluster {
         self.number(&format!(
             "SELECT coalesce(sum(attempt), 0) - count(*) FROM task WHERE job_id = '{job}'"
         ))
+    }
+
+    /// How often parts of the weights below a prefix were put beyond the once that
+    /// each must be. A task that was leased again may not have begun before.
+    pub fn put_again(&self, out: &str) -> u64 {
+        let history = self.store().history();
+        let prefix = format!("{out}/");
+        let puts = history.of(Operation::PutPart).filter(|put| {
+            put.effect.is_some()
+                && put.key.starts_with(&prefix)
+                && put.key.ends_with(".safetensors")
+        });
+        let parts: Vec<_> = puts.map(|put| (&put.key, put.part_number)).collect();
+        (parts.len() - parts.iter().collect::<BTreeSet<_>>().len()) as u64
     }
 
     /// Waits until the database answers a question with "true".

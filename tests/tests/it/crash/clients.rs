@@ -7,7 +7,7 @@ use std::time::Duration;
 use chatvec_proto::v1::ListJobsRequest;
 use chatvec_proto::v1::merge_service_client::MergeServiceClient;
 use chatvec_tests::cluster::{Cluster, Row, Setup};
-use chatvec_tests::fleet::addresses;
+use chatvec_tests::fleet::{addresses, submission};
 use chatvec_tests::process::{Signal, until_every};
 use futures_util::future::join_all;
 use tonic::transport::Endpoint;
@@ -52,8 +52,8 @@ fn row_26_request_id_with_another_recipe() {
     let coordinator = cluster.serve(&Setup::default());
     let address = &coordinator.address;
     cluster.submit(address, "out", &["--request-id", "nightly"]);
-    let args = cluster.submission("elsewhere", &["--request-id", "nightly"]);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let merge = cluster.merge("elsewhere");
+    let args = submission(&merge, &["--request-id", "nightly"]);
     let refused = cluster.fleet.client(address, &args).expect_code(2);
     assert!(
         refused

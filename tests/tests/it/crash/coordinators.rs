@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chatvec::fault::Failpoint;
 use chatvec_tests::cluster::{Cluster, Row, Setup, until_hit};
-use chatvec_tests::fleet::{Coordinator, addresses};
+use chatvec_tests::fleet::{Coordinator, addresses, submission};
 use chatvec_tests::process::Signal;
 
 use super::{WORK, takeover};
@@ -65,11 +65,7 @@ fn row_01_coordinator_killed_while_workers_claim() {
                 );
             }
             if point.is_none() {
-                row.at_most(
-                    "tasks done again when no claim is under way",
-                    0,
-                    cluster.leased_again(&job),
-                );
+                row.at_most("parts put again", 0, cluster.put_again(&out));
             }
             was_hit
         });
@@ -90,8 +86,8 @@ fn walk(cluster: &Cluster, crashes: &[(Failpoint, u32)]) -> Duration {
         // The coordinator may be gone before it has answered: the request is
         // repeated, and finds the job.
         let request = ["--request-id", &name];
-        let submission = cluster.submission(&name, &request);
-        let args: Vec<&str> = submission.iter().map(String::as_str).collect();
+        let merge = cluster.merge(&name);
+        let args = submission(&merge, &request);
         let _first_try = cluster.fleet.client(&first.address, &args);
         until_hit(&mut first.process, point);
         let died = Instant::now();
@@ -117,7 +113,7 @@ fn walk(cluster: &Cluster, crashes: &[(Failpoint, u32)]) -> Duration {
         });
     }
     let outs: Vec<&str> = ended.iter().map(|(name, _)| name.as_str()).collect();
-    cluster.assert_clean(&outs);
+    cluster.fleet.assert_nothing_else(&outs);
     let longest = ended.iter().map(|(_, took)| *took).max();
     longest.expect("there are lanes")
 }
@@ -198,7 +194,9 @@ fn row_05_two_finalizers_of_one_job() {
             scope.spawn(move || stands_still_at(cluster, point));
         }
     });
-    cluster.assert_clean(&points.map(Failpoint::name));
+    cluster
+        .fleet
+        .assert_nothing_else(&points.map(Failpoint::name));
     row.holds("what the first one still does changes no byte");
     row.holds("its transaction is refused by the epoch, and it works on");
     row.record();

@@ -42,9 +42,9 @@ fn row_13_database_crashes_under_load() {
     );
     cluster.succeeds(&all, &job, "out");
     row.at_most(
-        "tasks done again after so short an outage",
+        "parts put again after so short an outage",
         0,
-        cluster.leased_again(&job),
+        cluster.put_again("out"),
     );
     row.record();
 }

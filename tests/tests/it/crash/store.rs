@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use chatvec::fault::Failpoint;
 use chatvec_tests::cluster::{Cluster, Row, Setup, scaled, until_hit};
 use chatvec_tests::emulator::{Action, Fault, Operation, Profile, Refusal};
+use chatvec_tests::fleet::ACCESS_KEY;
 use chatvec_tests::process::{Signal, until};
 
 use super::WORK;
@@ -38,7 +39,7 @@ fn row_11_zombie_with_different_bytes() {
     assert!(refused_completions(&cluster) > 0, "the fault came");
     row.holds("the store refuses the completion, and golden bytes are published");
     row.at_most("tasks done again", 1, cluster.leased_again(&job));
-    cluster.assert_clean(&["out"]);
+    cluster.fleet.assert_nothing_else(&["out"]);
     row.record();
 }
 
@@ -113,7 +114,7 @@ fn row_16_storm_of_slow_down() {
     };
     let (_, before) = job_takes("before");
     let storm = Fault::new(Action::Refuse(Refusal::SlowDown)).with_probability(STORM, SEED);
-    let storm = cluster.store().add(storm.by("owner"));
+    let storm = cluster.store().add(storm.by(ACCESS_KEY));
     let begin = Instant::now();
     let job = cluster.submit(address, "storm", &[]);
     storm.until_fired(20);
@@ -199,7 +200,9 @@ fn row_18_doubtful_answers_to_completions() {
             rule.remove();
             again += cluster.leased_again(&job);
         }
-        cluster.assert_clean(&["error-in-ok", "no-answer", "conflict"]);
+        cluster
+            .fleet
+            .assert_nothing_else(&["error-in-ok", "no-answer", "conflict"]);
     }
     row.holds(
         "each file is completed once, on stores that repeat a completion and on those that do not",
@@ -231,7 +234,7 @@ fn row_29_source_replaced_during_the_job() {
     row.within("the job fails", WORK * 2, replaced.elapsed());
     let failed = cluster.get(address, &job);
     assert_eq!(failed["error"]["kind"], "SOURCE_CHANGED", "{failed:#}");
-    cluster.assert_clean(&[]);
+    cluster.fleet.assert_nothing_else(&[]);
     row.holds("it names the object, and nothing is left behind");
     row.record();
 }

@@ -76,7 +76,7 @@ fn worker_crashes_at(row: &mut Row, point: Failpoint) {
         SLOTS,
         cluster.leased_again(&job),
     );
-    cluster.assert_clean(&["out"]);
+    cluster.fleet.assert_nothing_else(&["out"]);
 }
 
 #[test]
@@ -192,7 +192,9 @@ fn row_10_zombie_resumes_after_its_lease() {
         "{}",
         after.stderr()
     );
-    row.holds("a put that was under way writes the same bytes, its report is refused");
-    cluster.assert_clean(&["before-put", "after-put"]);
+    row.holds("what it had put before changes no byte, and its report is refused");
+    cluster
+        .fleet
+        .assert_nothing_else(&["before-put", "after-put"]);
     row.record();
 }

@@ -2,6 +2,7 @@
 //! each does everything once that it should not.
 
 use chatvec_tests::emulator::{Action, Emulator, Fault, Operation, Profile, Refusal, Rule};
+use chatvec_tests::fleet::ACCESS_KEY;
 
 use super::scene::{SMALL_PARTS, Scene};
 
@@ -10,7 +11,7 @@ const SEED: u64 = 7;
 
 /// Faults that the fleet alone meets, each in the middle of things.
 fn bad_day(emulator: &Emulator) -> Vec<Rule> {
-    let by_fleet = |action| Fault::new(action).by("fleet");
+    let by_fleet = |action| Fault::new(action).by(ACCESS_KEY);
     let once = |operation, action| by_fleet(action).on(operation).after(1).times(1);
     let error = Refusal::InternalError;
     let faults = [

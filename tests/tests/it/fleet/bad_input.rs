@@ -32,10 +32,10 @@ fn a_checkpoint_that_is_not_in_the_bucket_fails_the_job() {
     let coordinator = scene.fleet.serve(&[]);
     let mut merge = scene.merge(Place::Bucket, &scene.at(Place::Bucket, "out"));
     merge[1] = scene.at(Place::Bucket, "nothing/here");
-    let job = scene.submit_merge(&coordinator.address, &merge, &[]);
+    let job = scene.fleet.submit(&coordinator.address, &merge, &[]);
     let job = scene.fails(&coordinator.address, &job);
     assert_told(&job, "BAD_INPUT", &["s3://models/nothing/here"]);
-    scene.assert_nothing_else(&[]);
+    scene.fleet.assert_nothing_else(&[]);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_bucket_that_is_not_there_fails_the_job() {
     let coordinator = scene.fleet.serve(&[]);
     let mut merge = scene.merge(Place::Bucket, &scene.at(Place::Bucket, "out"));
     merge[1] = "s3://no-such-bucket/cp".to_owned();
-    let job = scene.submit_merge(&coordinator.address, &merge, &[]);
+    let job = scene.fleet.submit(&coordinator.address, &merge, &[]);
     let job = scene.fails(&coordinator.address, &job);
     assert_told(&job, "BAD_INPUT", &["s3://no-such-bucket"]);
 }
@@ -72,7 +72,7 @@ fn a_bucket_that_may_only_be_read_fails_the_job() {
     let job = scene.submit(&coordinator.address, "out", &[]);
     let job = scene.fails(&coordinator.address, &job);
     assert_told(&job, "PERMISSION_DENIED", &["s3://models/out"]);
-    scene.assert_nothing_else(&[]);
+    scene.fleet.assert_nothing_else(&[]);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_worker_that_may_only_read_fails_the_job() {
     let job = scene.submit(&coordinator.address, "out", &[]);
     let job = scene.fails(&coordinator.address, &job);
     assert_told(&job, "PERMISSION_DENIED", &["s3://models/out"]);
-    scene.assert_nothing_else(&[]);
+    scene.fleet.assert_nothing_else(&[]);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_source_that_is_replaced_during_the_job_fails_it() {
     worker.signal(Signal::CONT);
     let job = scene.fails(&coordinator.address, &job);
     assert_told(&job, "SOURCE_CHANGED", &["s3://models/family/cp/model-"]);
-    scene.assert_nothing_else(&[]);
+    scene.fleet.assert_nothing_else(&[]);
 }
 
 #[test]

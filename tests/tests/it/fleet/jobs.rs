@@ -4,8 +4,9 @@ use std::path::Path;
 
 use chatvec_tests::fleet::addresses;
 use chatvec_tests::process::Process;
+use chatvec_tests::published::{assert_same, read};
 
-use super::scene::{ONE_SLOT, Place, SMALL_PARTS, Scene, assert_same, drain, read};
+use super::scene::{ONE_SLOT, Place, SMALL_PARTS, Scene, drain};
 
 #[test]
 fn a_job_between_buckets_makes_the_bytes_of_a_local_merge() {
@@ -29,13 +30,13 @@ fn inputs_in_a_bucket_and_an_output_on_disk_go_together() {
     let _worker = scene.fleet.worker(&coordinator.address, &[]);
     let out = scene.at(Place::Disk, "out");
     let merge = scene.merge(Place::Bucket, &out);
-    let job = scene.submit_merge(&coordinator.address, &merge, &[]);
+    let job = scene.fleet.submit(&coordinator.address, &merge, &[]);
     scene.succeeds(&coordinator.address, &job);
     chatvec_tests::process::until("the state folder to be removed", || {
         !Path::new(&out).join(".chatvec").exists()
     });
     assert_same(&read(Path::new(&out)), &scene.expected());
-    scene.assert_nothing_else(&[]);
+    scene.fleet.assert_nothing_else(&[]);
 }
 
 #[test]
@@ -44,7 +45,7 @@ fn inputs_on_disk_and_an_output_in_a_bucket_go_together() {
     let coordinator = scene.fleet.serve(&SMALL_PARTS);
     let _worker = scene.fleet.worker(&coordinator.address, &[]);
     let merge = scene.merge(Place::Disk, &scene.at(Place::Bucket, "out"));
-    let job = scene.submit_merge(&coordinator.address, &merge, &[]);
+    let job = scene.fleet.submit(&coordinator.address, &merge, &[]);
     scene.succeeds(&coordinator.address, &job);
     scene.assert_as_merged("out");
 }
@@ -74,6 +75,6 @@ fn a_job_that_is_cancelled_under_way_leaves_nothing() {
     client(&["watch", &job]).expect_code(1);
     let ended = scene.fleet.get(&coordinator.address, &job);
     assert_eq!(ended["state"], "CANCELLED", "{ended:#}");
-    scene.assert_nothing_else(&[]);
+    scene.fleet.assert_nothing_else(&[]);
     drain(worker);
 }

@@ -3,8 +3,9 @@
 use std::fs;
 
 use chatvec_tests::family::Member;
+use chatvec_tests::published::assert_same;
 
-use super::scene::{ONE_SLOT, SMALL_PARTS, Scene, assert_same};
+use super::scene::{ONE_SLOT, SMALL_PARTS, Scene};
 
 /// A file of the old checkpoint that the new one does not have.
 const STALE: &str = "out/model-00009-of-00009.safetensors";
@@ -41,7 +42,7 @@ fn an_earlier_checkpoint_is_refused_and_with_overwrite_it_stands_until_it_is_rep
     assert_eq!(bucket.get(STALE).expect("it stands"), b"stale");
     worker.signal(chatvec_tests::process::Signal::CONT);
     scene.succeeds(address, &job);
-    let (found, mut expected) = (scene.published("out"), scene.expected());
+    let (found, mut expected) = (scene.fleet.published("out"), scene.expected());
     // What no loader mistakes for a part of the new checkpoint stays.
     for name in found.keys() {
         assert!(
@@ -55,5 +56,5 @@ fn an_earlier_checkpoint_is_refused_and_with_overwrite_it_stands_until_it_is_rep
         .filter(|(name, _)| expected.contains_key(name))
         .collect();
     assert_same(&found, &expected);
-    scene.assert_nothing_else(&["out"]);
+    scene.fleet.assert_nothing_else(&["out"]);
 }

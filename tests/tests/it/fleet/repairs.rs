@@ -11,8 +11,9 @@ use std::path::Path;
 use chatvec_tests::emulator::{Action, Fault, Operation, Profile};
 use chatvec_tests::fleet::Coordinator;
 use chatvec_tests::process::{Process, Signal};
+use chatvec_tests::published::{assert_same, read};
 
-use super::scene::{ONE_SLOT, Place, SHORT_LEASE, Scene, assert_same, read};
+use super::scene::{ONE_SLOT, Place, SHORT_LEASE, Scene};
 
 /// Three weight files in the output, and an index.
 const SHARDS: [&str; 2] = ["--shard-size", "40MB"];
@@ -62,8 +63,8 @@ impl<'a> Held<'a> {
         self.scene.fleet.allow();
         self.scene.succeeds(&self.coordinator.address, &self.job);
         let expected = self.scene.expected_with(&self.shards);
-        assert_same(&self.scene.published("out"), &expected);
-        self.scene.assert_nothing_else(&["out"]);
+        assert_same(&self.scene.fleet.published("out"), &expected);
+        self.scene.fleet.assert_nothing_else(&["out"]);
     }
 }
 
@@ -180,7 +181,7 @@ fn an_upload_that_is_gone_before_its_tasks_are_done_fails_the_job_and_says_why()
     worker.signal(Signal::CONT);
     let job = scene.fails(&coordinator.address, &job).to_string();
     assert!(job.contains("the upload is gone"), "{job}");
-    scene.assert_nothing_else(&[]);
+    scene.fleet.assert_nothing_else(&[]);
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn parts_that_a_power_cut_took_after_their_report_are_made_again_before_the_comm
     let _worker = scene.fleet.worker(&coordinator.address, &[]);
     let out = scene.at(Place::Disk, "out");
     let merge = scene.merge(Place::Disk, &out);
-    let job = scene.submit_merge(&coordinator.address, &merge, &[]);
+    let job = scene.fleet.submit(&coordinator.address, &merge, &[]);
     assert!(coordinator.process.says(STOPPED), "it is stopped");
     let unfinished = Path::new(&out).join(".chatvec").join(&job);
     let weights = File::options()

@@ -46,7 +46,7 @@ fn a_store_that_ignores_conditions_is_warned_of_in_each_job_and_tried_out_once()
     }
     assert!(ignored.fired() > 0 && probes_before > 0);
     assert!(coordinator.process.says("overwrites despite If-None-Match"));
-    scene.assert_nothing_else(&["out-0", "out-1"]);
+    scene.fleet.assert_nothing_else(&["out-0", "out-1"]);
 }
 
 #[test]
@@ -130,5 +130,5 @@ fn a_bucket_that_refuses_a_commit_for_too_long_fails_the_job_and_nothing_of_it_s
     until("what was published in part to be removed", || {
         !emulator.objects().keys().any(|key| key.starts_with("out/"))
     });
-    scene.assert_nothing_else(&[]);
+    scene.fleet.assert_nothing_else(&[]);
 }

@@ -149,12 +149,7 @@ fn uploads(client: &Client, steps: &mut Transcript) {
     const KEY: &str = "u/object";
     let bucket = &client.bucket;
     let mut step = |what, came: String| steps.push((what, came));
-    let create = || {
-        client
-            .run(bucket.create_upload(KEY, NONCE))
-            .expect("created")
-    };
-    let id = create();
+    let id = client.create_upload(KEY);
     // What ids look like is the store's affair.
     let known = |listed: Result<Option<Vec<String>>, ObjectError>| {
         told(listed.map(|ids| ids.map(|ids| ids.iter().filter(|found| **found == id).count())))
@@ -204,12 +199,7 @@ fn refused_uploads(client: &Client, steps: &mut Transcript) {
     const KEY: &str = "u/refused";
     let bucket = &client.bucket;
     let mut step = |what, came: String| steps.push((what, came));
-    let create = || {
-        client
-            .run(bucket.create_upload(KEY, NONCE))
-            .expect("created")
-    };
-    let id = create();
+    let id = client.create_upload(KEY);
     let part = |part, bytes: &[u8]| client.put_part(KEY, &id, part, bytes).expect("put");
     let (small, last) = (part(0, b"small"), part(1, b"last"));
     let complete = |ids: Vec<String>| kind(client.run(bucket.complete_upload(KEY, &id, ids)));
@@ -219,9 +209,7 @@ fn refused_uploads(client: &Client, steps: &mut Transcript) {
         complete(vec![small.replace('0', "1")]),
     );
     step("a part that was replaced", {
-        let other = client
-            .run(bucket.create_upload("u/replaced", NONCE))
-            .expect("created");
+        let other = client.create_upload("u/replaced");
         let put = |bytes: &[u8]| {
             client
                 .put_part("u/replaced", &other, 0, bytes)

@@ -63,6 +63,12 @@ impl Client {
         self.storage.block_on(work)
     }
 
+    /// Creates an upload.
+    pub(super) fn create_upload(&self, key: &str) -> String {
+        let created = self.run(self.bucket.create_upload(key, NONCE));
+        created.expect("created")
+    }
+
     /// Puts a part, whatever may start.
     pub(super) fn put_part(
         &self,

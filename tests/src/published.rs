@@ -28,7 +28,10 @@ pub fn assert_same(found: &Files, expected: &Files) {
 }
 
 /// The files of a finished checkpoint in a folder.
-pub(super) fn read(folder: &Path) -> Files {
+///
+/// # Panics
+/// If it is not finished, or holds folders.
+pub fn read(folder: &Path) -> Files {
     let manifest = fs::read(folder.join(MANIFEST)).expect("it has a manifest");
     let manifest: Value = serde_json::from_slice(&manifest).expect("it is JSON");
     assert_eq!(manifest["state"], "complete", "{manifest:#}");
