@@ -91,6 +91,11 @@ number_id! {
     Fence(u64)
 }
 number_id! {
+    /// A coordinator's turn at planning or publishing one job: every turn has a
+    /// higher one, the first is 1, and nothing lowers it.
+    Epoch(u64)
+}
+number_id! {
     /// How many leases of a task have been given so far; the first is 1.
     Attempt(u32)
 }
@@ -114,6 +119,13 @@ impl Digest {
                 .map(|byte| format!("{byte:02x}"))
                 .collect(),
         )
+    }
+}
+
+impl Fence {
+    /// The one that the next change of holder brings.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
     }
 }
 

@@ -1,9 +1,14 @@
-//! The states of a job, and which of them may follow which.
+//! The states of a job, which of them may follow which, and what happens to a
+//! job and its tasks on the way.
+
+mod transition;
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use transition::{Job, JobOp, JobRefused};
 
 /// Where a job stands. The database's CHECK constraint lists the same names.
 ///
@@ -65,6 +70,12 @@ impl JobState {
     /// Whether the job has ended: nothing moves it any more.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// Whether nobody wants the tasks of a job in this state any more: it has
+    /// ended, or is about to.
+    pub fn is_unwanted(self) -> bool {
+        self == Self::Cancelling || self.is_terminal()
     }
 
     /// Whether tasks of a job in this state may be leased. In COMMITTING these

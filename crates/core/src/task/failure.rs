@@ -99,7 +99,7 @@ pub struct TaskFailure {
 }
 
 /// How often a task has gone wrong so far, the current event included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TaskCounters {
     /// Charged failures that workers reported.
     pub failures: u32,
