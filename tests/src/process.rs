@@ -1,6 +1,8 @@
 //! The real `chatvec` as a process: started, waited for with a deadline,
 //! signalled, and always reaped, also when a test panics.
 
+mod stops;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -16,6 +18,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 pub use rustix::process::Signal;
+pub use stops::{Stop, stops, wall_clock};
 
 /// After which a process counts as hanging, and a condition as never met.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -244,6 +247,7 @@ impl Process {
     /// # Panics
     /// If the kernel refuses.
     pub fn signal(&self, signal: Signal) {
+        stops::note(self.id(), signal);
         // By the descriptor: the id of a reaped process may be another's.
         match pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) | Err(Errno::SRCH) => {}
@@ -322,7 +326,7 @@ impl Process {
         }
     }
 
-    /// Waits until a condition holds; whether it did before the process ended.
+    /// Waits until a condition holds; whether it did by the end of the process.
     ///
     /// # Panics
     /// If neither comes in time.
@@ -333,12 +337,14 @@ impl Process {
                 return true;
             }
             if self.ends_within(LOOK_EVERY) {
-                return false;
+                // Its last deed may have met it.
+                return condition();
             }
             assert!(
                 begin.elapsed() < DEADLINE,
-                "waited too long for {what}: {}",
-                self.said
+                "waited too long for {what}: {}: {}",
+                self.said,
+                self.stderr()
             );
         }
     }

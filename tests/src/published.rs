@@ -7,9 +7,9 @@ use std::path::Path;
 use serde_json::Value;
 
 /// Says what is complete.
-const MANIFEST: &str = "chatvec.manifest.json";
+pub(crate) const MANIFEST: &str = "chatvec.manifest.json";
 /// Files that name their job, its time, its output or its part size.
-const OF_THE_JOB: [&str; 3] = [MANIFEST, "chatvec.stats.json", "README.md"];
+pub(crate) const OF_THE_JOB: [&str; 3] = [MANIFEST, "chatvec.stats.json", "README.md"];
 
 /// Name → bytes, without the bytes that name the job.
 pub type Files = BTreeMap<String, Vec<u8>>;

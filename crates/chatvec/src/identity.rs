@@ -3,6 +3,8 @@
 use chatvec_core::ids::{JobId, RequestId, WorkerId};
 use uuid::Uuid;
 
+use crate::fault;
+
 #[expect(
     clippy::disallowed_methods,
     reason = "ids are made here and nowhere else"
@@ -18,7 +20,7 @@ pub fn job_id() -> JobId {
 
 /// An id for this process as a worker.
 pub fn worker_id() -> WorkerId {
-    WorkerId(fresh().to_string())
+    WorkerId(fault::named_worker(fresh().to_string()))
 }
 
 /// An id for this process in its traces.

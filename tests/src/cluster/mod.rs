@@ -2,6 +2,7 @@
 //! workers and clients, a proxy wherever a test wants one, a model family to
 //! merge, and the bytes that must come out.
 
+mod checks;
 mod matrix;
 mod setup;
 
@@ -9,10 +10,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chatvec::fault::Failpoint;
+use checks::Checks;
 use serde_json::Value;
 
 use crate::component::postgres;
@@ -43,7 +45,8 @@ pub struct Cluster {
     /// The services, and how processes are started.
     pub fleet: Fleet,
     family: Family,
-    golden: OnceLock<Files>,
+    golden: OnceLock<Arc<Files>>,
+    checks: Checks,
 }
 
 impl Cluster {
@@ -92,10 +95,13 @@ impl Cluster {
     fn with(spec: &FamilySpec, profile: Profile) -> Self {
         let mut fleet = Fleet::on_emulator(profile);
         fleet.program = process::chatvec_faults();
+        let checks = Checks::new(LEASE);
+        checks.audit(&fleet.postgres.url());
         Self {
             family: fleet.upload(spec),
             fleet,
             golden: OnceLock::new(),
+            checks,
         }
     }
 
@@ -120,6 +126,7 @@ impl Cluster {
         let url = self.fleet.postgres.create_database(name);
         let migrate = self.fleet.command(["migrate", "--database", &url]);
         Process::start(migrate).wait().expect_code(0);
+        self.checks.audit(&url);
         Setup::default().database(&url)
     }
 
@@ -143,13 +150,24 @@ impl Cluster {
         })
     }
 
-    /// Starts a worker of two slots.
+    /// Starts a worker of two slots, which the store knows by a name of its own.
     pub fn worker(&self, coordinators: &str, setup: &Setup) -> Process {
+        let (name, setup) = match setup.name() {
+            Some(name) => (name.to_owned(), setup.clone()),
+            None => {
+                let name = self.checks.name_of_worker();
+                let named = self.named(&name).and(setup);
+                (name, named)
+            }
+        };
         let own = ["worker", "--coordinator", coordinators];
         let mut command = self.fleet.command(own);
         command.args(["--slots", &setup.slots().to_string(), "--memory", "256MiB"]);
+        command.env("CHATVEC_WORKER_NAME", &name);
         setup.apply(&mut command);
-        Process::start(command)
+        let worker = Process::start(command);
+        self.checks.started(worker.id(), &name, &setup);
+        worker
     }
 
     /// The store of the checkpoints.
@@ -224,14 +242,14 @@ impl Cluster {
     }
 
     /// What a merge in one process makes.
-    fn golden(&self) -> &Files {
+    pub fn golden(&self) -> &Arc<Files> {
         self.golden.get_or_init(|| {
             let out = self.path("golden");
             let input = |member: Member| self.family.member(member).display().to_string();
             let merge = merge_flags(input, &out.display().to_string());
             let args = std::iter::once("merge".to_owned()).chain(merge);
             Process::start(process::command(args)).wait().expect_code(0);
-            published::read(&out)
+            Arc::new(published::read(&out))
         })
     }
 

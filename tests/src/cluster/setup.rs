@@ -6,6 +6,7 @@ use std::process::Command;
 
 use chatvec::fault::{Failpoint, Mutant};
 
+use crate::component::postgres;
 use crate::proxy::Proxy;
 
 /// Arguments, failpoints and addresses of a process; empty by default.
@@ -42,6 +43,15 @@ impl Setup {
         self.variable("CHATVEC_DATABASE_URL", url.to_owned())
     }
 
+    /// Asks the database of [`Setup::database`].
+    ///
+    /// # Panics
+    /// If there is none, or it does not take the statement.
+    pub fn query(&self, sql: &str) -> String {
+        let url = self.value("CHATVEC_DATABASE_URL");
+        postgres::query(url.expect("it has a database of its own"), sql)
+    }
+
     /// The store by way of a proxy.
     #[must_use]
     pub fn store_through(self, proxy: &Proxy) -> Self {
@@ -74,6 +84,36 @@ impl Setup {
     #[must_use]
     pub fn mutant(self, mutant: Mutant) -> Self {
         self.variable("CHATVEC_MUTANT", mutant.name().to_owned())
+    }
+
+    /// The name by which the store knows the process; `None` if it has that of
+    /// the fleet.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.value("AWS_ACCESS_KEY_ID")
+    }
+
+    /// Where it looks for the store; `None` if where the fleet does.
+    pub(super) fn endpoint(&self) -> Option<&str> {
+        self.value("AWS_ENDPOINT_URL")
+    }
+
+    /// The value of a variable, the last that was given.
+    fn value(&self, variable: &str) -> Option<&str> {
+        let mut env = self.env.iter().rev();
+        let found = env.find(|(name, _)| *name == variable);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// All of this, and of another setup, which comes later and counts.
+    #[must_use]
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        self.env.extend(other.env.iter().cloned());
+        Self {
+            args: other.args.clone(),
+            failpoints: other.failpoints.clone(),
+            slots: other.slots,
+            ..self
+        }
     }
 
     pub(super) fn apply(&self, command: &mut Command) {

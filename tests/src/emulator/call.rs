@@ -101,10 +101,6 @@ impl Call {
             AskedRange::Last(_) => None,
         });
         Request {
-            ordinal: 0,
-            arrived: std::time::Duration::ZERO,
-            ended: None,
-            operation: self.operation,
             access_key: self.access_key.clone(),
             key: self.key.clone(),
             upload_id: self.text("uploadId").map(str::to_owned),
@@ -112,12 +108,7 @@ impl Call {
             range,
             condition: self.condition.clone(),
             metadata: self.metadata.clone(),
-            named_parts: Vec::new(),
-            received: None,
-            effect: None,
-            etag: None,
-            status: None,
-            fault: None,
+            ..Request::empty(self.operation)
         }
     }
 }

@@ -9,6 +9,8 @@ use md5::{Digest as _, Md5};
 /// A body shorter than this is copied: its pieces may hold on to a buffer of
 /// the connection that is much larger.
 const COPIED_BELOW: u64 = 64 << 10;
+/// An object of at most so many bytes is small.
+const SMALL_MAX: u64 = 1 << 20;
 
 /// The bytes of an object, a part or a body.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +35,15 @@ impl Content {
 
     pub(super) fn chunks(&self) -> &[Bytes] {
         &self.chunks
+    }
+
+    /// All bytes in one piece, if there are few.
+    pub(super) fn small(&self) -> Option<Bytes> {
+        match self.chunks.as_slice() {
+            _ if self.len > SMALL_MAX => None,
+            [only] => Some(only.clone()),
+            several => Some(several.concat().into()),
+        }
     }
 
     /// Several, one behind the other.

@@ -128,7 +128,8 @@ impl Fault {
         }
     }
 
-    /// Only for who calls with this access key.
+    /// Only for who calls with this access key, or with one below it: `fleet`
+    /// means `fleet.worker-1`, too.
     #[must_use]
     pub fn by(self, access_key: &str) -> Self {
         let access_key = Some(access_key.to_owned());
@@ -166,8 +167,13 @@ impl Fault {
         fits_key
             && self.operation.is_none_or(|only| request.operation == only)
             && (self.part_number).is_none_or(|only| request.part_number == Some(only))
-            && (self.access_key.as_ref()).is_none_or(|only| request.access_key == *only)
+            && (self.access_key.as_ref()).is_none_or(|only| is_below(&request.access_key, only))
     }
+}
+
+fn is_below(access_key: &str, name: &str) -> bool {
+    let rest = access_key.strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// A fault that was put into an emulator. It stays when this is dropped.

@@ -5,7 +5,10 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::Action;
+use crate::process::wall_clock;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +77,9 @@ pub struct Request {
     pub ordinal: u64,
     /// When its head had arrived.
     pub arrived: Duration,
+    /// The same by the machine's clock, since 1970: to be compared with what a
+    /// database on this machine says.
+    pub arrived_at: Duration,
     /// When the last byte of the answer was handed to the connection, or it was
     /// given up; `None` while it is under way.
     pub ended: Option<Duration>,
@@ -97,6 +103,8 @@ pub struct Request {
     pub named_parts: Vec<(u32, String)>,
     /// The body, once it had arrived whole.
     pub received: Option<Received>,
+    /// The bytes of a small object that is put as a whole.
+    pub object: Option<Bytes>,
     /// When it changed the bucket; `None` where it did not.
     pub effect: Option<Effect>,
     /// The ETag, without quotes, of what was written or read.
@@ -135,6 +143,31 @@ impl History {
 }
 
 impl Request {
+    /// A request of which nothing is known yet.
+    pub(crate) fn empty(operation: Operation) -> Self {
+        Self {
+            ordinal: 0,
+            arrived: Duration::ZERO,
+            arrived_at: Duration::ZERO,
+            ended: None,
+            operation,
+            access_key: String::new(),
+            key: String::new(),
+            upload_id: None,
+            part_number: None,
+            range: None,
+            condition: None,
+            metadata: BTreeMap::new(),
+            named_parts: Vec::new(),
+            received: None,
+            object: None,
+            effect: None,
+            etag: None,
+            status: None,
+            fault: None,
+        }
+    }
+
     /// Whether it was carried out and its caller told so.
     pub fn succeeded(&self) -> bool {
         self.status.is_some_and(|status| status < 300)
@@ -166,6 +199,7 @@ impl Log {
         let mut requests = self.lock();
         request.ordinal = requests.len() as u64;
         request.arrived = self.now();
+        request.arrived_at = wall_clock();
         requests.push(request);
         requests.len() as u64 - 1
     }

@@ -136,8 +136,13 @@ impl Shared {
         };
         let body = Body::of(content);
         if call.has_body() {
-            self.log
-                .note(ordinal, |request| request.received = Some(body.received()));
+            self.log.note(ordinal, |request| {
+                request.received = Some(body.received());
+                request.object = match call.operation {
+                    Operation::Put => body.content.small(),
+                    _ => None,
+                };
+            });
         }
         Ok(body)
     }

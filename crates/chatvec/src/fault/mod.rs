@@ -16,6 +16,9 @@
 //!   text. Each time a line on stderr tells, so that a test can prove that its
 //!   fault came.
 //! * `CHATVEC_MUTANT=NAME` plants one defect.
+//! * `CHATVEC_WORKER_NAME=NAME` is what a worker's id begins with, before a `/`:
+//!   who compares what the database and what the store say of it has to know it
+//!   in both.
 
 use std::borrow::Cow;
 
@@ -183,6 +186,16 @@ pub fn unguarded<'a>(mutant: Mutant, text: &'a str, guard: &str, instead: &str) 
         return text.replace(guard, instead).into();
     }
     text.into()
+}
+
+/// The id of a worker, with its name in front where a test gave it one.
+#[inline]
+pub fn named_worker(id: String) -> String {
+    #[cfg(feature = "fault-testing")]
+    if let Ok(name) = std::env::var("CHATVEC_WORKER_NAME") {
+        return format!("{name}/{id}");
+    }
+    id
 }
 
 /// Whether a defect is planted.

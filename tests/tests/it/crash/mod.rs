@@ -9,6 +9,7 @@ mod clients;
 mod coordinators;
 mod database;
 mod jobs;
+mod mutants;
 mod network;
 mod store;
 mod workers;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use chatvec_tests::cluster::{LEASE, scaled};
 
+/// Between two looks at a condition that takes a process to look at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What the rest of a job takes on a busy machine, next to all waiting.
 const WORK: Duration = Duration::from_secs(4);
 
