@@ -116,9 +116,11 @@ async fn abort(
         Some(id) => vec![id.clone()],
         None => {
             let listed = bucket.list_uploads(url.key()).await?.unwrap_or_default();
-            let known = store.uploads(&upload.key.job).await?;
-            let is_known = |id: &String| known.iter().any(|row| row.upload_id.as_ref() == Some(id));
-            listed.into_iter().filter(|id| !is_known(id)).collect()
+            match unknown(store, upload, listed).await? {
+                Some(ids) => ids,
+                // A later round tells them apart.
+                None => return Ok(()),
+            }
         }
     };
     for id in ids {
@@ -127,6 +129,32 @@ async fn abort(
         bucket.abort_upload(url.key(), &id).await?;
     }
     Ok(store.upload_aborted(&upload.key).await?)
+}
+
+/// Those uploads of its key that no row names; `None` while one of them may be
+/// the upload that a coordinator has just created for the same file: its id is
+/// recorded in a moment, or its epoch is lost and another intent comes.
+async fn unknown(
+    store: &Store,
+    upload: &UploadRow,
+    listed: Vec<String>,
+) -> Result<Option<Vec<String>>, StoreError> {
+    // Read after the list: whatever is in that has an intent by now.
+    let known = store.uploads(&upload.key.job).await?;
+    let of_file = known.iter().filter(|row| row.key.file == upload.key.file);
+    let latest = of_file.max_by_key(|row| row.key.epoch);
+    let is_being_created = latest
+        .is_some_and(|row| row.state == UploadState::Intent && row.key.epoch > upload.key.epoch);
+    if is_being_created {
+        let job = store.job(&upload.key.job).await?;
+        if job.is_some_and(|job| !job.state.is_terminal()) {
+            return Ok(None);
+        }
+    }
+    let is_known = |id: &String| known.iter().any(|row| row.upload_id.as_ref() == Some(id));
+    Ok(Some(
+        listed.into_iter().filter(|id| !is_known(id)).collect(),
+    ))
 }
 
 /// Removes the objects and the claim of a commit that did not come to its end.
