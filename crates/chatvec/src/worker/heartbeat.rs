@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chatvec_core::task::BEATS_PER_LEASE;
 use chatvec_proto::v1;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -18,9 +19,6 @@ use super::client::WorkerClient;
 use super::gate::boottime_ms;
 use super::held::{Held, Running};
 
-/// Beats every sixth of the lease, so that two lost beats do not fence the
-/// worker at two thirds of it.
-const BEATS_PER_LEASE: u32 = 6;
 /// A beat that has no answer after a tenth of the lease is given up: the next
 /// one must not wait for it.
 const BEAT_DEADLINES_PER_LEASE: u32 = 10;

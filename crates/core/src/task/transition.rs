@@ -217,7 +217,8 @@ pub enum TaskRefused {
     NotDone,
 }
 
-/// Workers beat so often in the time of a lease.
+/// Workers beat so often in the time of a lease, so that two lost heartbeats do
+/// not fence a worker at two thirds of it.
 pub const BEATS_PER_LEASE: u32 = 6;
 
 /// A lease that so many heartbeats in a row left out is not known to its worker.

@@ -87,7 +87,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::EpochLost`] if another finalizer took over,
-    /// [`StoreError::WrongState`] if the job is not COMMITTING.
+    /// [`StoreError::WrongState`] if the job is not COMMITTING,
+    /// [`StoreError::TasksOpen`] while parts of it are made again.
     pub async fn finish_commit(&self, job: &JobId, epoch: Epoch) -> Result<JobRow, StoreError> {
         self.end_commit(job, epoch, JobState::Succeeded, None).await
     }
@@ -97,7 +98,8 @@ impl Store {
     /// Transaction `fail_commit`.
     ///
     /// # Errors
-    /// As of [`Store::finish_commit`].
+    /// [`StoreError::EpochLost`] and [`StoreError::WrongState`] as of
+    /// [`Store::finish_commit`].
     pub async fn fail_commit(
         &self,
         job: &JobId,
@@ -120,6 +122,12 @@ impl Store {
         row.check_epoch(epoch)?;
         if row.state != JobState::Committing {
             return Err(row.wrong_state());
+        }
+        if end == JobState::Succeeded
+            && let tasks @ 1.. = undone_tasks(&mut tx, job).await?
+        {
+            let job = job.clone();
+            return Err(StoreError::TasksOpen { job, tasks });
         }
         let ended = set_job_state(&mut tx, &row, end, error).await?;
         end_epoch(&mut tx, job, epoch).await?;

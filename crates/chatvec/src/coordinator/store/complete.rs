@@ -146,7 +146,11 @@ impl Store {
             .flat_map(|report| report.parts.iter().map(|part| (&report.lease, part)))
             .collect();
         for batch in values::slices(&new) {
-            record_parts(&mut tx, batch).await?;
+            if let Err(error) = record_parts(&mut tx, batch).await {
+                // What ends the job next passes over rows that are locked.
+                tx.roll_back().await?;
+                return Err(error);
+            }
         }
         let mut outcomes = Vec::with_capacity(reports.len());
         for report in reports {

@@ -6,10 +6,10 @@ use sqlx::AssertSqlSafe;
 #[derive(Debug)]
 pub(super) struct Dialect {
     /// The database's clock: milliseconds since the Unix epoch as a bigint.
-    now_ms: &'static str,
+    pub(super) now_ms: &'static str,
     /// The suffix of a SELECT that locks the rows it finds and passes over
     /// rows that another transaction has locked.
-    skip_locked: &'static str,
+    pub(super) skip_locked: &'static str,
 }
 
 /// SQLite has one writer, so there is nothing to skip.

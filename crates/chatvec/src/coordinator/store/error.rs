@@ -117,6 +117,14 @@ pub enum StoreError {
         /// Where it would have to stand.
         expected: TaskState,
     },
+    /// The job cannot have succeeded: some of its tasks are not DONE.
+    #[error("job `{job}` has {tasks} tasks that are not done")]
+    TasksOpen {
+        /// The job.
+        job: JobId,
+        /// How many they are.
+        tasks: u64,
+    },
     /// A part that was put again has other bytes than the frozen one.
     #[error(
         "file {file}: a part of task {task} came out with another checksum when it was made again"

@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashSet};
 
 use chatvec_core::job::JobState;
-use chatvec_core::task::Lease;
+use chatvec_core::task::{Lease, MISSED_MAX, TakenAway, settled_ms};
 
 use super::decode::stored;
-use super::lease::{LeaseKey, TakenAway, job_state, read_key, take_away};
+use super::lease::{LeaseKey, job_state, read_key, take_away};
 use super::worker::see_worker;
 use super::{Phase, Store, StoreError, Tx, WorkerInfo, decode, values};
 
@@ -30,11 +30,6 @@ pub enum BeatAnswer {
     /// release the task.
     Cancel,
 }
-
-/// Workers beat so often in the time of a lease.
-const BEATS_PER_LEASE: i64 = 6;
-/// A lease that so many heartbeats in a row left out is not known to its worker.
-const MISSED_MAX: u32 = 2;
 
 /// A lease that has expired is extended too: as long as the fence holds, nobody
 /// else has had the task since. Beats may overtake each other, so progress is
@@ -151,7 +146,7 @@ async fn miss_unnamed(
 ) -> Result<u32, StoreError> {
     let rows = sqlx::query(tx.sql(SETTLED_LEASES))
         .bind(worker.worker_id.as_str())
-        .bind(i64::from(MISSED_MAX) * lease_ms / BEATS_PER_LEASE)
+        .bind(settled_ms(lease_ms))
         .fetch_all(tx.connection())
         .await?;
     let mut forgotten = 0;

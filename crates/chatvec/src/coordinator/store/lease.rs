@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use chatvec_core::ids::{Attempt, Fence, JobId, TaskOrdinal, WorkerId};
 use chatvec_core::job::JobState;
-use chatvec_core::task::Lease;
+use chatvec_core::task::{Lease, TakenAway};
 use sqlx::any::AnyRow;
 
 use super::decode::stored;
@@ -215,15 +215,6 @@ impl Store {
         self.wake.tasks_ready();
         Ok(done.rows_affected())
     }
-}
-
-/// Why a lease is taken from a worker that is alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TakenAway {
-    /// The worker does not know of it.
-    Forgotten,
-    /// Another worker is to do better.
-    Stolen,
 }
 
 /// Takes a lease from a worker that is alive, uncharged; `false` if the lease

@@ -136,4 +136,10 @@ impl Tx {
     async fn commit(self) -> Result<(), StoreError> {
         Ok(in_time(self.inner.commit()).await?)
     }
+
+    /// Undoes everything now. If it is only dropped, its locks stay until the
+    /// pool gets to it.
+    async fn roll_back(self) -> Result<(), StoreError> {
+        Ok(in_time(self.inner.rollback()).await?)
+    }
 }

@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 
 use chatvec_core::ids::{JobId, TaskOrdinal, WorkerId};
-use chatvec_core::task::{HeldTask, Others, Pace, STEALS_MAX, Steal, StealLimits, steal};
+use chatvec_core::task::{
+    HeldTask, Others, Pace, STEALS_MAX, Steal, StealLimits, TakenAway, steal,
+};
 use sqlx::any::AnyRow;
 
 use super::decode::stored;
-use super::lease::{LeaseKey, TakenAway, WORKER_SEEN_MS, read_key, take_away};
+use super::lease::{LeaseKey, WORKER_SEEN_MS, read_key, take_away};
 use super::{Store, StoreError, decode};
 
 /// A task that was stolen.

@@ -80,6 +80,45 @@ async fn a_job_in_commit_can_neither_be_cancelled_nor_failed_by_others(store: &S
     assert_eq!(store.jobs_to_clean().await.unwrap(), [job]);
 }
 
+async fn a_commit_does_not_succeed_while_a_part_is_made_again(store: &Store) {
+    let job = queued(store, "a", 1).await;
+    finish_all(store, 1).await;
+    let begun = commit(store, &job).await.unwrap();
+    store
+        .repair_tasks(&job, begun.epoch, &[TaskOrdinal(0)])
+        .await
+        .unwrap();
+    // The same finalizer, as if it had gone on: its epoch is still the latest.
+    let early = store.finish_commit(&job, begun.epoch).await;
+    assert!(matches!(early, Err(StoreError::TasksOpen { tasks: 1, .. })));
+    assert_eq!(state_of(store, &job).await, JobState::Committing);
+    finish_all(store, 1).await;
+    let again = commit(store, &job).await.unwrap();
+    store.finish_commit(&job, again.epoch).await.unwrap();
+}
+
+/// Found by a sequence on Postgres: the report that was refused still held the
+/// row's lock when the end of the job passed over it.
+async fn a_repair_that_gives_other_bytes_leaves_no_task_held(store: &Store) {
+    // A race: several chances to lose it.
+    for number in 0..20 {
+        let job = queued(store, &format!("job-{number}"), 1).await;
+        finish_all(store, 1).await;
+        let begun = commit(store, &job).await.unwrap();
+        store
+            .repair_tasks(&job, begun.epoch, &[TaskOrdinal(0)])
+            .await
+            .unwrap();
+        let lease = acquire(store, "w", 1).await.remove(0);
+        let mut others = parts(lease.task);
+        others[1].crc64.0 ^= 1;
+        let refused = store.complete_task(&lease, &others).await;
+        assert!(matches!(refused, Err(StoreError::LeaseLost { .. })));
+        assert_eq!(state_of(store, &job).await, JobState::Failed);
+        assert_eq!(task_states(store, &job).await, [TaskState::Cancelled]);
+    }
+}
+
 async fn a_job_without_tasks_is_committed_at_once(store: &Store) {
     let job = queued(store, "a", 0).await;
     assert_eq!(store.jobs_to_commit().await.unwrap(), slice::from_ref(&job));
@@ -168,6 +207,8 @@ super::conformance! {
     a_job_is_committed_when_every_task_is_done_and_not_before,
     a_finalizer_that_was_replaced_can_end_nothing,
     a_job_in_commit_can_neither_be_cancelled_nor_failed_by_others,
+    a_commit_does_not_succeed_while_a_part_is_made_again,
+    a_repair_that_gives_other_bytes_leaves_no_task_held,
     a_job_without_tasks_is_committed_at_once,
     jobs_that_are_not_running_are_not_committed,
     a_reopened_task_is_done_again_under_a_new_fence,

@@ -16,7 +16,7 @@ mod steals;
 mod uploads;
 
 mod disk;
-mod model;
+mod sequences;
 mod silence;
 
 mod server;
