@@ -36,6 +36,13 @@ matrix: nextest postgres .venv/requirements.installed ## Run the crash matrix an
 	cargo nextest run -p chatvec-tests -E 'test(/^crash::/)'
 	cargo run -p chatvec-tests --bin chatvec-lab -- matrix docs/reliability.md
 
+SECONDS ?= 60
+.PHONY: soak
+soak: postgres ## Attack a fleet with random faults for SECONDS, by SEED, and check what happened
+	cargo build -p chatvec -p chatvec-tests
+	cargo build -p chatvec --features fault-testing --bin chatvec-faults
+	target/debug/chatvec-lab soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: test-ecosystem
 test-ecosystem: ## Load a merged model with transformers (downloads torch: 2 GB)
 	@tests/scripts/ecosystem.sh

@@ -216,9 +216,17 @@ impl Fleet {
     /// # Panics
     /// If it cannot be written or uploaded.
     pub fn upload(&self, spec: &FamilySpec) -> Family {
-        let family = spec.write(&self.path(FAMILY)).expect("written");
+        self.upload_as(FAMILY, spec)
+    }
+
+    /// The same below another prefix.
+    ///
+    /// # Panics
+    /// As of [`Fleet::upload`].
+    pub fn upload_as(&self, name: &str, spec: &FamilySpec) -> Family {
+        let family = spec.write(&self.path(name)).expect("written");
         for member in Member::ALL {
-            let prefix = format!("{FAMILY}/{}", member.folder());
+            let prefix = format!("{name}/{}", member.folder());
             let uploaded = self.bucket.upload(&family.member(member), &prefix);
             uploaded.expect("uploaded");
         }

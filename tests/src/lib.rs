@@ -23,4 +23,6 @@ pub mod process;
 pub mod proxy;
 pub mod published;
 pub mod python;
+pub mod random;
+pub mod soak;
 mod table;

@@ -137,8 +137,13 @@ fn wait_until(
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() < longest, "waited too long for {what}");
-        wait_for(&mut [], period);
+        pause(period);
     }
+}
+
+/// Lets a period pass between two looks.
+pub(crate) fn pause(period: Duration) {
+    wait_for(&mut [], period);
 }
 
 /// Waits for one of the descriptors, not longer than this.
@@ -296,14 +301,22 @@ impl Process {
     }
 
     /// The most memory that it had so far, files' pages included.
+    ///
+    /// # Panics
+    /// If it has ended.
     pub fn peak_resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
-        let status = status.expect("a child is in `/proc`");
+        self.peak_resident_bytes_if_alive()
+            .expect("the process has not ended")
+    }
+
+    /// The same of one that may have ended.
+    pub(crate) fn peak_resident_bytes_if_alive(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let peak = status
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
-        let peak = peak.expect("the process has not ended").trim();
-        peak.parse::<u64>().expect("a number of kB") << 10
+        let peak = peak?.trim().parse::<u64>();
+        Some(peak.expect("a number of kB") << 10)
     }
 
     /// Whether it ends before this time is over; returns at its end.

@@ -92,7 +92,7 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     paths: [watch::Sender<Path>; 2],
     buckets: [Mutex<Bucket>; 2],
     /// By each connection's number, what resets it.
@@ -125,7 +125,7 @@ impl Proxy {
             .expect("loopback has free ports");
         let port = listener.local_addr().expect("it is bound").port();
         let shared = Arc::new(Shared {
-            target,
+            target: Mutex::new(target),
             paths: [(); 2].map(|()| watch::Sender::new(Path::default())),
             buckets: [(); 2].map(|()| {
                 Mutex::new(Bucket {
@@ -163,6 +163,12 @@ impl Proxy {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Leads new connections to another server, which was started in place of
+    /// the first one.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *lock(&self.shared.target) = target;
     }
 
     /// Changes a direction from now on, for connections that are open too.
@@ -232,7 +238,8 @@ async fn carry(
     mut client: TcpStream,
     mut resets: mpsc::Receiver<()>,
 ) -> io::Result<()> {
-    let mut server = TcpStream::connect(shared.target).await?;
+    let target = *lock(&shared.target);
+    let mut server = TcpStream::connect(target).await?;
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
     }

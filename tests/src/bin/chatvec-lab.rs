@@ -20,6 +20,8 @@ use chatvec_tests::component::{Access, BUCKET, Bucket, Identity, Postgres, Seawe
 use chatvec_tests::family::{Family, FamilySpec, write_sparse};
 use chatvec_tests::oracle::{Expectation, Rule, Vector, verify};
 use chatvec_tests::python;
+use chatvec_tests::random::any_seed;
+use chatvec_tests::soak::Soak;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use safetensors::Dtype;
 
@@ -50,6 +52,8 @@ enum Command {
     Download(TransferArgs),
     /// Put the results of the crash matrix's last run into a page
     Matrix(MatrixArgs),
+    /// Attack a fleet with random faults while it works, and check what happened
+    Soak(SoakArgs),
     /// Fetch three checkpoints and put one: what no worker can be faster than
     ObjectFloor(ObjectFloorArgs),
     /// Measure a worker between buckets next to the floor, and an idle fleet
@@ -193,6 +197,16 @@ struct MatrixArgs {
 }
 
 #[derive(Args)]
+struct SoakArgs {
+    /// How long faults come
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Decides everything that is drawn; another one each time unless it is given
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Args)]
 struct TransferArgs {
     /// The folder of the files
     #[arg(long)]
@@ -264,6 +278,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Bench(arguments) => run_bench(arguments),
         Command::Services(arguments) => run_services(&arguments),
         Command::Matrix(MatrixArgs { page }) => cluster::write_into(&page),
+        Command::Soak(arguments) => return soak(&arguments),
         Command::Upload(arguments) => {
             environment_bucket()?.upload(&arguments.folder, &arguments.prefix)
         }
@@ -359,6 +374,20 @@ fn run_services(arguments: &ServicesArgs) -> anyhow::Result<()> {
     fs::rename(&unfinished, &arguments.environment)?;
     io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
+}
+
+fn soak(arguments: &SoakArgs) -> anyhow::Result<ExitCode> {
+    let soak = Soak {
+        seed: arguments.seed.unwrap_or_else(any_seed),
+        time: Duration::from_secs(arguments.seconds),
+    };
+    println!("seed {}", soak.seed);
+    let report = soak.run()?;
+    println!("{report}");
+    Ok(match report.violations.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 fn environment_bucket() -> anyhow::Result<Bucket> {

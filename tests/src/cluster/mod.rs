@@ -63,17 +63,7 @@ impl Cluster {
     /// # Panics
     /// If a service cannot be had.
     pub fn on(profile: Profile) -> Self {
-        let spec = FamilySpec {
-            layers: 4,
-            hidden: 512,
-            intermediate: 1408,
-            heads: 8,
-            kv_heads: 4,
-            vocab: 8000,
-            shard_bytes: 18_000_000,
-            ..FamilySpec::tiny(7)
-        };
-        Self::with(&spec, profile)
+        Self::with(&some_tasks(), profile)
     }
 
     /// With checkpoints of 10 MB: a job has three tasks and takes no time.
@@ -103,6 +93,11 @@ impl Cluster {
             golden: OnceLock::new(),
             checks,
         }
+    }
+
+    /// What it merges.
+    pub(crate) fn family(&self) -> &Family {
+        &self.family
     }
 
     /// A file that is not there yet, by which a pause is ended.
@@ -148,6 +143,16 @@ impl Cluster {
         self.fleet.serve_with(listen, &own, |command| {
             setup.apply(command);
         })
+    }
+
+    /// Starts a coordinator and does not wait for it; the file will name its
+    /// address when it listens.
+    pub(crate) fn begin_serving(&self, setup: &Setup) -> (Process, PathBuf) {
+        let lease = LEASE.as_secs().to_string();
+        let own = ["--lease", &lease];
+        let (mut command, port_file) = self.fleet.serve_command("127.0.0.1:0", &own);
+        setup.apply(&mut command);
+        (Process::start(command), port_file)
     }
 
     /// Starts a worker of two slots, which the store knows by a name of its own.
@@ -243,14 +248,20 @@ impl Cluster {
 
     /// What a merge in one process makes.
     pub fn golden(&self) -> &Arc<Files> {
-        self.golden.get_or_init(|| {
-            let out = self.path("golden");
-            let input = |member: Member| self.family.member(member).display().to_string();
-            let merge = merge_flags(input, &out.display().to_string());
-            let args = std::iter::once("merge".to_owned()).chain(merge);
-            Process::start(process::command(args)).wait().expect_code(0);
-            Arc::new(published::read(&out))
-        })
+        self.golden
+            .get_or_init(|| self.merge_alone(&self.family, &[]).into())
+    }
+
+    /// What one process makes of a family alone.
+    pub(crate) fn merge_alone(&self, family: &Family, more: &[&str]) -> Files {
+        let out = tempfile::tempdir_in(self.path("")).expect("a folder of one's own");
+        let out = out.path().join("golden");
+        let input = |member: Member| family.member(member).display().to_string();
+        let merge = merge_flags(input, &out.display().to_string());
+        let more = more.iter().map(ToString::to_string);
+        let args = std::iter::once("merge".to_owned()).chain(merge).chain(more);
+        Process::start(process::command(args)).wait().expect_code(0);
+        published::read(&out)
     }
 
     /// A number that the first database answers.
@@ -307,6 +318,20 @@ impl Cluster {
     /// A job as it stands.
     pub fn get(&self, coordinators: &str, job: &str) -> Value {
         self.fleet.get(coordinators, job)
+    }
+}
+
+/// Checkpoints of 40 MB in three files: a job of them has some ten tasks.
+pub(crate) fn some_tasks() -> FamilySpec {
+    FamilySpec {
+        layers: 4,
+        hidden: 512,
+        intermediate: 1408,
+        heads: 8,
+        kv_heads: 4,
+        vocab: 8000,
+        shard_bytes: 18_000_000,
+        ..FamilySpec::tiny(7)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
+use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum_combine};
 use md5::{Digest as _, Md5};
 
@@ -165,6 +166,18 @@ impl Bucket {
         };
         self.objects.insert(key.to_owned(), object);
         Ok(etag)
+    }
+
+    /// Whether an object has these bytes; it keeps them then instead of its own.
+    pub(super) fn share(&mut self, key: &str, bytes: &Bytes) -> bool {
+        let Some(object) = self.objects.get_mut(key) else {
+            return false;
+        };
+        let is_same = object.content.is(bytes);
+        if is_same {
+            object.content = Content::of(vec![bytes.clone()]);
+        }
+        is_same
     }
 
     /// Whether there was something to remove.

@@ -46,6 +46,21 @@ impl Content {
         }
     }
 
+    /// Whether it is these bytes.
+    pub(super) fn is(&self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        self.chunks
+            .iter()
+            .all(|chunk| match rest.split_at_checked(chunk.len()) {
+                Some((begin, behind)) => {
+                    rest = behind;
+                    begin == chunk
+                }
+                None => false,
+            })
+            && rest.is_empty()
+    }
+
     /// Several, one behind the other.
     pub(super) fn joined<'a>(contents: impl Iterator<Item = &'a Self>) -> Self {
         let mut joined = Self::default();
@@ -123,5 +138,9 @@ mod tests {
         assert_eq!(content.slice(2..5).chunks().concat(), b"cde");
         assert_eq!(content.clone().flipped(3).chunks().concat(), b"abceefgh");
         assert_eq!(content.slice(3..3).len(), 0);
+        assert!(content.is(b"abcdefgh"));
+        for other in [&b"abcdefgx"[..], b"abcdefg", b"abcdefghi", b""] {
+            assert!(!content.is(other), "{other:?}");
+        }
     }
 }

@@ -178,16 +178,20 @@ impl Emulator {
         let changing = self.shared.bucket();
         let objects = changing.bucket.objects().iter();
         objects
-            .map(|(key, object)| {
-                let object = StoredObject {
-                    chunks: object.content.chunks().to_vec(),
-                    etag: object.etag.clone(),
-                    crc64: object.crc64,
-                    metadata: object.metadata.clone(),
-                };
-                (key.clone(), object)
-            })
+            .map(|(key, object)| (key.clone(), StoredObject::of(object)))
             .collect()
+    }
+
+    /// The object of a key.
+    pub fn object(&self, key: &str) -> Option<StoredObject> {
+        let changing = self.shared.bucket();
+        changing.bucket.objects().get(key).map(StoredObject::of)
+    }
+
+    /// Whether an object has these bytes. Then it holds on to them and not to its
+    /// own, so that many equal objects take the memory of one.
+    pub fn share(&self, key: &str, bytes: &Bytes) -> bool {
+        self.shared.bucket().bucket.share(key, bytes)
     }
 
     /// The uploads that are neither completed nor aborted, by key and age.
@@ -210,6 +214,15 @@ impl Emulator {
 }
 
 impl StoredObject {
+    fn of(object: &bucket::Object) -> Self {
+        Self {
+            chunks: object.content.chunks().to_vec(),
+            etag: object.etag.clone(),
+            crc64: object.crc64,
+            metadata: object.metadata.clone(),
+        }
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> Vec<u8> {
         self.chunks.concat()

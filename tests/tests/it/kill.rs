@@ -7,8 +7,8 @@ use std::time::Duration;
 use chatvec_tests::family::FamilySpec;
 use serde_json::Value;
 
-use crate::random::Random;
 use crate::scene::{MANIFEST, Merged, STATE, Scene};
+use chatvec_tests::random::Random;
 
 /// So small that there are more than a hundred tasks.
 const CUT: [&str; 6] = ["--part-size", "64KiB", "--workers", "4", "-o", "json"];

@@ -1,6 +1,5 @@
 //! The tests of the workspace as a whole, in one binary.
 
-mod random;
 mod scene;
 
 mod bytes;
@@ -18,5 +17,6 @@ mod fleet;
 mod objects;
 mod oracles;
 mod service;
+mod soak;
 mod telemetry;
 mod tidy;

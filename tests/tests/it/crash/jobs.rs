@@ -10,7 +10,7 @@ use chatvec_tests::fleet::addresses;
 use chatvec_tests::process::{Process, Signal, until_every};
 
 use super::{WORK, takeover};
-use crate::random::Random;
+use chatvec_tests::random::Random;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

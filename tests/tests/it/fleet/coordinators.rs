@@ -7,7 +7,7 @@ use chatvec_tests::fleet::Coordinator;
 use chatvec_tests::process::{Process, until};
 
 use super::scene::{ONE_SLOT, SHORT_LEASE, Scene};
-use crate::random::Random;
+use chatvec_tests::random::Random;
 
 /// Jobs after which it is no bad luck that no kill hit the state that was meant.
 const TRIES: usize = 20;

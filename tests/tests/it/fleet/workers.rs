@@ -6,7 +6,7 @@ use chatvec_tests::fleet::addresses;
 use chatvec_tests::process::Process;
 
 use super::scene::{ONE_SLOT, SHORT_LEASE, SMALL_PARTS, Scene, drain, tasks};
-use crate::random::Random;
+use chatvec_tests::random::Random;
 
 /// Workers of which each is killed once.
 const WORKERS: usize = 3;

@@ -7,8 +7,8 @@ use chatvec_tests::process::until;
 use tokio::time::timeout;
 
 use super::scene::{Api, acquire, worker};
-use crate::random::Random;
 use crate::service::scene::id;
+use chatvec_tests::random::Random;
 
 /// Calls that are cut off.
 const CALLS: usize = 300;
