@@ -19,7 +19,7 @@ const USER: &str = "chatvec";
 /// The database that every server begins with.
 const DATABASE: &str = "postgres";
 /// How long an orderly end may take.
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
+const STOPS_WITHIN: Duration = Duration::from_secs(40);
 
 /// A Postgres server of its own, with nothing in it.
 #[derive(Debug)]
