@@ -54,14 +54,33 @@ bench: .venv/requirements.installed ## Measure chatvec next to a copy and a nump
 	cargo bench -p chatvec-core --bench kernel
 
 .PHONY: bench-fleet
-bench-fleet: postgres .venv/requirements.installed ## Measure a worker on S3 next to a plain client (30 GB of disk)
-	cargo build --release -p chatvec -p chatvec-tests
+bench-fleet: bench-worker bench-scale bench-claims bench-plan bench-queue ## Measure all of a fleet, and put it into docs/performance.md and docs/scaling.md
+	target/release/chatvec-lab bench-summary --page docs/performance.md
+	target/release/chatvec-lab projection --page docs/scaling.md
+
+.PHONY: bench-worker
+bench-worker: release ## Measure a worker on S3 next to a plain client (30 GB of disk)
 	target/release/chatvec-lab bench-fleet $(BENCH_ARGS)
 
+.PHONY: bench-scale
+bench-scale: release ## Measure 1, 2, 4, 8 and 16 workers with narrow networks
+	target/release/chatvec-lab bench-scale --page docs/performance.md --plot docs/images/scaling.svg $(BENCH_ARGS)
+
+.PHONY: bench-claims
+bench-claims: release ## Measure tasks a second on Postgres
+	target/release/chatvec-lab bench-claims --page docs/performance.md $(BENCH_ARGS)
+
 .PHONY: bench-plan
-bench-plan: postgres .venv/requirements.installed ## Measure the plan of 91,000 tensors a checkpoint on S3
+bench-plan: release ## Measure the plan of 91,000 tensors a checkpoint on S3
+	target/release/chatvec-lab bench-plan --page docs/performance.md $(BENCH_ARGS)
+
+.PHONY: bench-queue
+bench-queue: release ## Measure fairness and clients under a queue of 1,000 jobs
+	target/release/chatvec-lab bench-queue --page docs/performance.md $(BENCH_ARGS)
+
+.PHONY: release
+release: postgres .venv/requirements.installed
 	cargo build --release -p chatvec -p chatvec-tests
-	target/release/chatvec-lab bench-plan $(BENCH_ARGS)
 
 .PHONY: lint
 lint: tools ## Run every check that is no test

@@ -74,7 +74,12 @@ impl Fleet {
     pub fn unprepared() -> Self {
         let seaweedfs = SeaweedFs::start();
         let (access, bucket) = (seaweedfs.access(Identity::Owner), seaweedfs.bucket());
-        Self::on(Store::SeaweedFs(seaweedfs), access, bucket)
+        Self::on(
+            Store::SeaweedFs(seaweedfs),
+            access,
+            bucket,
+            Postgres::start(),
+        )
     }
 
     /// As [`Fleet::start`], with an emulator for a store.
@@ -82,16 +87,28 @@ impl Fleet {
     /// # Panics
     /// If a service cannot be had.
     pub fn on_emulator(profile: Profile) -> Self {
+        Self::with_emulator(profile, Postgres::start())
+    }
+
+    /// The same with a database whose commits are on the disk.
+    ///
+    /// # Panics
+    /// If a service cannot be had.
+    pub fn durable(profile: Profile) -> Self {
+        Self::with_emulator(profile, Postgres::start_durable())
+    }
+
+    fn with_emulator(profile: Profile, postgres: Postgres) -> Self {
         let emulator = Emulator::start(profile);
         let (access, bucket) = (emulator.access(ACCESS_KEY), emulator.bucket());
-        let fleet = Self::on(Store::Emulator(emulator), access, bucket);
+        let fleet = Self::on(Store::Emulator(emulator), access, bucket, postgres);
         fleet.migrate().expect_code(0);
         fleet
     }
 
-    fn on(store: Store, access: Access, bucket: Bucket) -> Self {
+    fn on(store: Store, access: Access, bucket: Bucket, postgres: Postgres) -> Self {
         Self {
-            postgres: Postgres::start(),
+            postgres,
             access,
             bucket,
             program: process::chatvec(),

@@ -19,6 +19,7 @@ pub mod direct;
 pub mod emulator;
 pub mod fleet;
 pub mod otlp;
+pub mod page;
 pub mod process;
 pub mod proxy;
 pub mod published;

@@ -5,10 +5,21 @@
 //! Rounds are interleaved, so that a slow minute of the machine hits all sides.
 
 mod child;
+mod claims;
 mod fleet;
 mod floor;
+mod machine;
 mod object_floor;
 mod plan;
+mod plot;
+mod projection;
+mod queue;
+mod queue_figures;
+mod record;
+mod scale;
+mod scale_figures;
+mod simulated;
+mod summary;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -22,10 +33,18 @@ use crate::python;
 use crate::table::Table;
 use child::Measured;
 
+pub use claims::{ClaimsBench, ClaimsFigures};
 pub use fleet::FleetBench;
 pub use floor::{Floor, copy as floor};
 pub use object_floor::{ObjectFloor, copy as object_floor};
-pub use plan::PlanBench;
+pub use plan::{PlanBench, PlanFigures};
+pub use projection::Projection;
+pub use queue::QueueBench;
+pub use queue_figures::QueueFigures;
+pub use record::Figures;
+pub use scale::ScaleBench;
+pub use scale_figures::ScaleFigures;
+pub use summary::summary;
 
 /// λ of every merge here.
 const LAMBDA: f64 = 0.5;

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
 
 use super::child::median;
+use super::record::Figures;
 use crate::family::{Member, write_sparse};
 use crate::fleet::Fleet;
 use crate::process::until_within;
@@ -30,14 +32,14 @@ pub struct PlanBench {
 }
 
 impl PlanBench {
-    /// Runs everything and returns the results as Markdown.
+    /// Runs everything.
     ///
     /// # Errors
     /// A job that cannot be planned.
     ///
     /// # Panics
     /// If a service cannot be had.
-    pub fn run(&self) -> anyhow::Result<String> {
+    pub fn run(&self) -> anyhow::Result<PlanFigures> {
         let fleet = Fleet::start();
         let family = write_sparse(&self.folder.join("bucket-sparse"))?;
         for member in Member::ALL {
@@ -50,25 +52,56 @@ impl PlanBench {
             walls.push(wall_s);
             peaks.push(peak_mib);
         }
-        let mut table = Table::new(&["plan of 3 × 91,000 tensors in 3 × 163 files", "value"]);
-        let median_s = median(walls.iter().copied());
-        for (name, value) in [
-            ("wall s, median", format!("{median_s:.2}")),
-            ("wall s, slowest", format!("{:.2}", greatest(walls))),
-            ("coordinator, peak MiB", format!("{:.0}", greatest(peaks))),
-            (
-                "tasks",
-                fleet.postgres.query("SELECT max(task_no) + 1 FROM task"),
-            ),
-        ] {
-            table.row(&[name.to_owned(), value]);
-        }
-        Ok(table.to_string())
+        Ok(PlanFigures {
+            walls_s: walls,
+            peak_mib: greatest(&peaks),
+            tasks: fleet
+                .postgres
+                .query("SELECT max(task_no) + 1 FROM task")
+                .parse()?,
+        })
     }
 }
 
-fn greatest(values: Vec<f64>) -> f64 {
-    values.into_iter().fold(0.0, f64::max)
+/// What was found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanFigures {
+    walls_s: Vec<f64>,
+    /// The most memory of any run's coordinator.
+    peak_mib: f64,
+    tasks: u64,
+}
+
+impl PlanFigures {
+    /// From the submission to the plan: the median.
+    pub(super) fn wall_s(&self) -> f64 {
+        median(self.walls_s.iter().copied())
+    }
+
+    pub(super) fn peak_mib(&self) -> f64 {
+        self.peak_mib
+    }
+}
+
+impl Figures for PlanFigures {
+    const NAME: &'static str = "plan";
+
+    fn markdown(&self) -> String {
+        let mut table = Table::new(&["plan of 3 × 91,000 tensors in 3 × 163 files", "value"]);
+        for (name, value) in [
+            ("wall s, median", format!("{:.2}", self.wall_s())),
+            ("wall s, slowest", format!("{:.2}", greatest(&self.walls_s))),
+            ("coordinator, peak MiB", format!("{:.0}", self.peak_mib)),
+            ("tasks", self.tasks.to_string()),
+        ] {
+            table.row(&[name.to_owned(), value]);
+        }
+        table.to_string()
+    }
+}
+
+fn greatest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
 }
 
 /// Puts the files of a sparse checkpoint into the bucket as they are, holes and

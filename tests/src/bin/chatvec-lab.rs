@@ -13,12 +13,16 @@ use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::Context as _;
-use chatvec_tests::bench::{Bench, FleetBench, Floor, ObjectFloor, PlanBench, floor, object_floor};
+use chatvec_tests::bench::{
+    Bench, ClaimsBench, Figures, FleetBench, Floor, ObjectFloor, PlanBench, Projection, QueueBench,
+    ScaleBench, floor, object_floor, summary,
+};
 use chatvec_tests::changes::greatest;
 use chatvec_tests::cluster;
 use chatvec_tests::component::{Access, BUCKET, Bucket, Identity, Postgres, SeaweedFs};
 use chatvec_tests::family::{Family, FamilySpec, write_sparse};
 use chatvec_tests::oracle::{Expectation, Rule, Vector, verify};
+use chatvec_tests::page;
 use chatvec_tests::python;
 use chatvec_tests::random::any_seed;
 use chatvec_tests::soak::Soak;
@@ -60,6 +64,16 @@ enum Command {
     BenchFleet(BenchFleetArgs),
     /// Measure the plan of 91,000 tensors a checkpoint in a bucket
     BenchPlan(BenchPlanArgs),
+    /// Measure throughput by the number of workers, each behind a narrow network
+    BenchScale(BenchScaleArgs),
+    /// Measure how many tasks a second are claimed and completed on Postgres
+    BenchClaims(BenchClaimsArgs),
+    /// Measure fairness between tenants with long queues, and clients meanwhile
+    BenchQueue(BenchQueueArgs),
+    /// Compute from the last measurements what larger models and fleets take
+    Projection(PageArgs),
+    /// Show the aims of a fleet beside the last measurements
+    BenchSummary(PageArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -259,6 +273,94 @@ struct BenchPlanArgs {
     /// Where the family lies before it is uploaded
     #[arg(long)]
     folder: Option<PathBuf>,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+#[derive(Args)]
+struct BenchScaleArgs {
+    /// How many workers, ascending
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16")]
+    workers: Vec<u32>,
+    /// Tasks of 8 MiB for each worker
+    #[arg(long, default_value_t = 24)]
+    tasks_per_worker: u32,
+    /// What each worker's network lets through in a direction, in MB/s
+    #[arg(long, default_value_t = 16.0)]
+    rate_mb_s: f64,
+    /// Tasks at once, of each worker
+    #[arg(long, default_value_t = 2)]
+    slots: u32,
+    /// Each worker's memory
+    #[arg(long, default_value_t = 192)]
+    memory_mib: u64,
+    /// Parts of 64 MiB of the runs without limits
+    #[arg(long, default_value_t = 32)]
+    large_parts: u32,
+    /// The file that gets the plot
+    #[arg(long)]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+#[derive(Args)]
+struct BenchClaimsArgs {
+    /// Tasks of a job
+    #[arg(long, default_value_t = 20_000)]
+    tasks: usize,
+    /// Simulated workers
+    #[arg(long, default_value_t = 64)]
+    workers: u32,
+    /// Tasks that each claims, and completes, at once
+    #[arg(long, default_value_t = 32)]
+    batch: u32,
+    /// How long a foreign transaction is open while jobs run
+    #[arg(long, default_value_t = 120)]
+    held_s: u64,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+#[derive(Args)]
+struct BenchQueueArgs {
+    /// Jobs of all tenants together
+    #[arg(long, default_value_t = 1000)]
+    jobs: usize,
+    /// Tenants, of weights from 1 to 4 in turns
+    #[arg(long, default_value_t = 20)]
+    tenants: usize,
+    /// Simulated workers
+    #[arg(long, default_value_t = 20)]
+    workers: u32,
+    /// Tasks that each takes at once
+    #[arg(long, default_value_t = 2)]
+    batch: u32,
+    /// How long it takes for them
+    #[arg(long, default_value_t = 250)]
+    work_ms: u64,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+/// Where figures go beside stdout.
+#[derive(Args)]
+struct PageArgs {
+    /// The page that gets the tables, between the marks where they go
+    #[arg(long)]
+    page: Option<PathBuf>,
+}
+
+impl PageArgs {
+    /// Prints figures, keeps them, and puts them into the page if there is one.
+    fn publish(&self, figures: &impl Figures) -> anyhow::Result<()> {
+        println!("{}", figures.markdown());
+        figures.keep()?;
+        match &self.page {
+            Some(page) => figures.put_into(page),
+            None => Ok(()),
+        }
+    }
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -295,10 +397,33 @@ fn main() -> anyhow::Result<ExitCode> {
             &Access::from_environment()?,
         ),
         Command::BenchFleet(arguments) => bench_fleet(arguments),
-        Command::BenchPlan(BenchPlanArgs { runs, folder }) => {
+        Command::BenchPlan(BenchPlanArgs { runs, folder, page }) => {
             let folder = folder.unwrap_or_else(bench_folder);
-            let report = PlanBench { folder, runs }.run();
-            report.map(|report| println!("{report}"))
+            page.publish(&PlanBench { folder, runs }.run()?)
+        }
+        Command::Projection(PageArgs { page }) => {
+            show(page, "projection", &Projection::of_kept()?.markdown())
+        }
+        Command::BenchSummary(PageArgs { page }) => show(page, "summary", &summary()?),
+        Command::BenchScale(arguments) => bench_scale(arguments),
+        Command::BenchClaims(arguments) => {
+            let bench = ClaimsBench {
+                tasks: arguments.tasks,
+                workers: arguments.workers,
+                batch: arguments.batch,
+                held: Duration::from_secs(arguments.held_s),
+            };
+            arguments.page.publish(&bench.run()?)
+        }
+        Command::BenchQueue(arguments) => {
+            let bench = QueueBench {
+                jobs: arguments.jobs,
+                tenants: arguments.tenants,
+                workers: arguments.workers,
+                batch: arguments.batch,
+                work: Duration::from_millis(arguments.work_ms),
+            };
+            arguments.page.publish(&bench.run()?)
         }
     }?;
     Ok(ExitCode::SUCCESS)
@@ -399,10 +524,37 @@ fn bench_folder() -> PathBuf {
     python::repository().join("target/bench")
 }
 
+/// Prints a text, and puts it into the page if there is one.
+fn show(page: Option<PathBuf>, name: &str, text: &str) -> anyhow::Result<()> {
+    println!("{text}");
+    page.map_or(Ok(()), |page| page::put(&page, name, text))
+}
+
+fn own_path() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find this tool's own path")
+}
+
+fn bench_scale(arguments: BenchScaleArgs) -> anyhow::Result<()> {
+    let bench = ScaleBench {
+        lab: own_path()?,
+        workers: arguments.workers,
+        tasks_per_worker: arguments.tasks_per_worker,
+        rate_mb_s: arguments.rate_mb_s,
+        slots: arguments.slots,
+        memory_mib: arguments.memory_mib,
+        large_parts: arguments.large_parts,
+    };
+    let figures = bench.run()?;
+    if let Some(plot) = arguments.plot {
+        figures.draw(&plot)?;
+    }
+    arguments.page.publish(&figures)
+}
+
 fn bench_fleet(arguments: BenchFleetArgs) -> anyhow::Result<()> {
     let spec = arguments.preset.spec(1);
     let bench = FleetBench {
-        lab: std::env::current_exe().context("cannot find this tool's own path")?,
+        lab: own_path()?,
         folder: arguments.folder.unwrap_or_else(bench_folder),
         family: spec.context("holes are not uploaded")?,
         runs: arguments.runs,
@@ -415,7 +567,7 @@ fn bench_fleet(arguments: BenchFleetArgs) -> anyhow::Result<()> {
 }
 
 fn run_bench(arguments: BenchArgs) -> anyhow::Result<()> {
-    let lab = std::env::current_exe().context("cannot find this tool's own path")?;
+    let lab = own_path()?;
     let chatvec = arguments
         .chatvec
         .unwrap_or_else(|| lab.with_file_name("chatvec"));

@@ -26,6 +26,7 @@ const STOPS_WITHIN: Duration = Duration::from_secs(40);
 pub struct Postgres {
     process: Process,
     port: u16,
+    settings: &'static [&'static str],
     // Removed after the server has ended: fields are dropped after `drop`.
     folder: TempDir,
 }
@@ -37,6 +38,20 @@ impl Postgres {
     /// If Postgres is not installed and cannot be, or does not start. A test
     /// that needs a database must not pass without it.
     pub fn start() -> Self {
+        // The machine does not crash under a test, and if it does, no matter.
+        Self::start_with(&["-c", "fsync=off"])
+    }
+
+    /// The same with commits that are on the disk before they are answered, as
+    /// where it is in earnest.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    pub fn start_durable() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(settings: &'static [&'static str]) -> Self {
         let programs = programs();
         let account = Account::unprivileged();
         let template = template(&programs, account);
@@ -46,11 +61,12 @@ impl Postgres {
             copy(&template, &data);
             own(folder.path(), account);
             let [port] = free_ports();
-            let mut process = Process::start(serve(&programs, &data, port, account));
+            let mut process = Process::start(serve(&programs, &data, port, account, settings));
             if process.runs_until("Postgres to be ready", || is_ready(&data)) {
                 return Self {
                     process,
                     port,
+                    settings,
                     folder,
                 };
             }
@@ -95,7 +111,8 @@ impl Postgres {
     /// If it does not start.
     pub fn start_again(&mut self) {
         let data = self.folder.path().join("data");
-        let command = serve(&programs(), &data, self.port, Account::unprivileged());
+        let account = Account::unprivileged();
+        let command = serve(&programs(), &data, self.port, account, self.settings);
         self.process = Process::start(command);
         let is_ready = self
             .process
@@ -239,7 +256,13 @@ fn template(programs: &Path, account: Option<Account>) -> PathBuf {
     template
 }
 
-fn serve(programs: &Path, data: &Path, port: u16, account: Option<Account>) -> Command {
+fn serve(
+    programs: &Path,
+    data: &Path,
+    port: u16,
+    account: Option<Account>,
+    settings: &[&str],
+) -> Command {
     let mut command = bound(programs.join("postgres"), "QUIT", &switch(account));
     command
         .arg("-D")
@@ -247,10 +270,9 @@ fn serve(programs: &Path, data: &Path, port: u16, account: Option<Account>) -> C
         .args(["-p", &port.to_string()])
         .args(["-c", "listen_addresses=127.0.0.1"])
         .args(["-c", "unix_socket_directories="])
-        // The machine does not crash under a test, and if it does, no matter.
-        .args(["-c", "fsync=off"])
         // Each coordinator of a test may have its pool.
         .args(["-c", "max_connections=500"])
+        .args(settings)
         .current_dir(data);
     command
 }

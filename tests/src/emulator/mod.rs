@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::component::{Access, BUCKET, Bucket};
+use content::Content;
 use serve::{Changing, Shared, lock};
 
 pub use fault::{Action, Fault, Refusal, Rule};
@@ -158,6 +159,39 @@ impl Emulator {
     /// Where it listens, for a proxy in front of it.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Puts an object of this size: `head`, and behind it one block again and
+    /// again, of which every copy is the same memory. Its ETag is that of one
+    /// copy. It is no request.
+    pub fn put_repeating(&self, key: &str, head: Vec<u8>, block: &Bytes, size: u64) {
+        let mut chunks = vec![Bytes::from(head)];
+        let md5 = Content::of(vec![chunks[0].clone(), block.clone()]).md5();
+        let mut left = size.saturating_sub(chunks[0].len() as u64);
+        while left > 0 {
+            let some = left.min(block.len() as u64);
+            chunks.push(block.slice(..some as usize));
+            left -= some;
+        }
+        let content = Content::of(chunks);
+        let crc64 = content.crc64();
+        let body = bucket::Body {
+            content,
+            md5,
+            crc64,
+        };
+        let metadata = BTreeMap::new();
+        let put = self.shared.bucket().bucket.put(key, body, metadata, None);
+        put.expect("without a condition nothing is in the way");
+    }
+
+    /// Removes every object. It is no request.
+    pub fn clear(&self) {
+        let mut changing = self.shared.bucket();
+        let keys: Vec<String> = changing.bucket.objects().keys().cloned().collect();
+        for key in keys {
+            changing.bucket.delete(&key);
+        }
     }
 
     /// From now on requests that fit meet this fault. Of several rules that fit,

@@ -9,6 +9,7 @@ mod random;
 mod side;
 mod sparse;
 mod tensors;
+mod uniform;
 
 use std::fs;
 use std::io::{self, Read};
@@ -25,6 +26,7 @@ use random::Values;
 pub(crate) use random::mix;
 
 pub use sparse::write_sparse;
+pub use uniform::{UNIFORM_FILE, Uniform};
 
 /// What a family looks like. The tensors are those of a Llama model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -49,9 +49,12 @@ const GATHER_TIME: Duration = Duration::from_millis(10);
 /// at jobs whose planner or finalizer is gone.
 const LOOKS_PER_LEASE: u32 = 6;
 
-/// Turns of workers at the job store. Together with those of clients and of
-/// watched jobs they leave some of the store's connections to the loops.
-const TURNS_OF_WORKERS: usize = 8;
+/// Turns of claims at the job store. Each passes over the tasks that the others
+/// are about to take: more of them at once find no task sooner, and cost more.
+const TURNS_OF_CLAIMS: usize = 3;
+/// Turns of workers that report or renew their leases. All turns together leave
+/// some of the store's connections to the loops.
+const TURNS_OF_WORKERS: usize = 5;
 /// Turns of clients.
 const TURNS_OF_CLIENTS: usize = 4;
 /// Turns of looks at jobs that are watched.
@@ -173,6 +176,7 @@ impl Coordinator {
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let worker = WorkerServiceServer::new(worker_api::WorkerApi {
             store: store.clone(),
+            claims: Turns::new(TURNS_OF_CLAIMS),
             turns: Turns::new(TURNS_OF_WORKERS),
             options: *options,
             stopping,

@@ -38,6 +38,7 @@ const WAITS_PER_LEASE: u32 = 6;
 #[derive(Debug, Clone)]
 pub(super) struct WorkerApi {
     pub(super) store: Store,
+    pub(super) claims: Turns,
     pub(super) turns: Turns,
     pub(super) options: CoordinatorOptions,
     /// Cancelled when the coordinator stops: waiting calls return empty.
@@ -216,7 +217,7 @@ impl WorkerApi {
                 }
             }
         };
-        self.turns.detached(acquire).await?;
+        self.claims.detached(acquire).await?;
         let acquired = answered.await.expect("work that succeeds has answered");
         let leased = |task: Acquired| {
             let spec = decode_spec(&task.spec).map_err(|error| {

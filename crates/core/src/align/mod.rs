@@ -122,7 +122,8 @@ fn decide(
         Some((rule, Action::LambdaScale(scale))) => (Some(rule), *scale),
         None => (None, 1.0),
     };
-    let mut terms = Vec::new();
+    // Exactly: there is such a list for each of a hundred thousand tensors.
+    let mut terms = Vec::with_capacity(recipe.vectors.len());
     let mut problems = Vec::new();
     for (ordinal, vector) in recipe.vectors.iter().enumerate() {
         let lambda = vector.lambda * scale;

@@ -26,12 +26,10 @@ pub fn assemble(
         "the headers are those of the selected files, in their order"
     );
     let mut problems = Vec::new();
-    let (by_name, in_order, ignored_tensors) =
-        place_tensors(&files, selection.index.as_ref(), &mut problems);
+    let placed = place_tensors(&files, selection.index.as_ref(), &mut problems);
     if let Some(index) = &selection.index {
-        problems.extend(absent_tensors(index, &by_name));
+        problems.extend(absent_tensors(index, &files, &placed.by_name));
     }
-    let by_name = by_name.into_values().collect();
     let config = match config_json.map(Config::parse).transpose() {
         Ok(config) => config,
         Err(error) => {
@@ -45,11 +43,11 @@ pub fn assemble(
     let mut checkpoint = Checkpoint {
         files,
         ignored: selection.ignored,
-        ignored_tensors,
+        ignored_tensors: placed.ignored,
         warnings: Vec::new(),
         config: config.unwrap_or_default(),
-        by_name,
-        in_order,
+        by_name: placed.by_name,
+        in_order: placed.in_order,
     };
     checkpoint.warnings = warnings(&checkpoint, selection.index.as_ref(), config_json.is_some());
     Ok(checkpoint)
@@ -59,61 +57,85 @@ pub fn assemble(
 const OTHER_INDEX: &str =
     "the index and the files are of different checkpoints: download both again";
 
-type Placed<'a> = (BTreeMap<&'a str, Place>, Vec<Place>, Vec<(String, String)>);
+/// Where the tensors are.
+struct Placed {
+    by_name: Vec<Place>,
+    in_order: Vec<Place>,
+    /// As file and tensor.
+    ignored: Vec<(String, String)>,
+}
 
 /// Gives every tensor its place. Tensors that the index does not name are set
 /// aside, as loaders of the checkpoint do.
-fn place_tensors<'a>(
-    files: &'a [WeightFile],
+fn place_tensors(
+    files: &[WeightFile],
     index: Option<&Index>,
     problems: &mut Vec<Problem>,
-) -> Placed<'a> {
-    let mut by_name: BTreeMap<&str, Place> = BTreeMap::new();
-    let mut in_order = Vec::new();
+) -> Placed {
+    let count = files.iter().map(|file| file.header.tensors.len()).sum();
+    let mut in_order = Vec::with_capacity(count);
     let mut ignored = Vec::new();
     for (file_ordinal, file) in files.iter().enumerate() {
         for (entry_ordinal, entry) in file.header.tensors.iter().enumerate() {
-            if index.is_some_and(|index| !index.weight_map.contains_key(&entry.name)) {
+            if index.is_some_and(|index| index.file_of(&entry.name).is_none()) {
                 ignored.push((file.name.clone(), entry.name.clone()));
-                continue;
+            } else {
+                in_order.push(Place::new(file_ordinal, entry_ordinal));
             }
-            let place = Place {
-                file: file_ordinal,
-                entry: entry_ordinal,
-            };
-            if let Some(first) = by_name.get(entry.name.as_str()) {
-                let first = &files[first.file].name;
-                let message = format!("stands in two files: `{first}` and `{}`", file.name);
-                problems.push(Problem::new(&entry.name, message).with_hint(
-                    "two checkpoints may be mixed in one folder: keep the files of one of them",
-                ));
-                continue;
-            }
-            if let Some(named) = index.and_then(|index| index.weight_map.get(&entry.name))
-                && *named != file.name
-            {
-                let message = format!(
-                    "`{INDEX_FILE}` says it is in `{named}`, found in `{}`",
-                    file.name
-                );
-                problems.push(Problem::new(&entry.name, message).with_hint(OTHER_INDEX));
-            }
-            by_name.insert(&entry.name, place);
-            in_order.push(place);
         }
     }
-    (by_name, in_order, ignored)
+    let mut by_name = in_order.clone();
+    by_name.sort_by(|a, b| a.entry(files).name.cmp(&b.entry(files).name));
+    let twice = twice(files, &by_name);
+    for place in &in_order {
+        let (file, entry) = (&files[place.file as usize], place.entry(files));
+        if let Some(first) = twice.get(place) {
+            let first = &files[first.file as usize].name;
+            let message = format!("stands in two files: `{first}` and `{}`", file.name);
+            problems.push(Problem::new(&entry.name, message).with_hint(
+                "two checkpoints may be mixed in one folder: keep the files of one of them",
+            ));
+            continue;
+        }
+        if let Some(named) = index.and_then(|index| index.file_of(&entry.name))
+            && *named != file.name
+        {
+            let message = format!(
+                "`{INDEX_FILE}` says it is in `{named}`, found in `{}`",
+                file.name
+            );
+            problems.push(Problem::new(&entry.name, message).with_hint(OTHER_INDEX));
+        }
+    }
+    Placed {
+        by_name,
+        in_order,
+        ignored,
+    }
+}
+
+/// Tensors whose name stood in an earlier place, with the first such place.
+fn twice(files: &[WeightFile], by_name: &[Place]) -> BTreeMap<Place, Place> {
+    let same_name = |a: &Place, b: &Place| a.entry(files).name == b.entry(files).name;
+    let groups = by_name.chunk_by(same_name);
+    groups
+        .flat_map(|group| group[1..].iter().map(|later| (*later, group[0])))
+        .collect()
 }
 
 /// Tensors of the index that no file holds.
 fn absent_tensors<'a>(
     index: &'a Index,
-    by_name: &'a BTreeMap<&str, Place>,
+    files: &'a [WeightFile],
+    by_name: &'a [Place],
 ) -> impl Iterator<Item = Problem> + 'a {
-    let absent = index
-        .weight_map
-        .iter()
-        .filter(|(tensor, _)| !by_name.contains_key(tensor.as_str()));
+    let is_held = move |tensor: &str| {
+        let name = |place: &Place| place.entry(files).name.as_str();
+        by_name
+            .binary_search_by(|place| name(place).cmp(tensor))
+            .is_ok()
+    };
+    let absent = index.iter().filter(move |(tensor, _)| !is_held(tensor));
     absent.map(|(tensor, file)| {
         let message = format!("`{INDEX_FILE}` says it is in `{file}`, which does not have it");
         Problem::new(tensor, message).with_hint(OTHER_INDEX)

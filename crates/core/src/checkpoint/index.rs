@@ -1,16 +1,19 @@
 //! `model.safetensors.index.json`: which file holds which tensor.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-/// The index of a checkpoint of several files.
+/// The index of a checkpoint of several files. That of the largest has a hundred
+/// thousand tensors, so each name stands once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
-    /// The file of each tensor: a plain name in the checkpoint's folder.
-    pub weight_map: BTreeMap<String, String>,
+    /// Plain names in the checkpoint's folder, in the order of their mention.
+    files: Vec<String>,
+    /// By name, each with the position of its file.
+    tensors: Vec<(Box<str>, u32)>,
     /// Bytes of all tensors together, where the index says so.
     pub total_size: Option<u64>,
 }
@@ -50,28 +53,54 @@ impl Index {
             return Err(IndexError::GitLfsPointer);
         }
         let raw: RawIndex = serde_json::from_slice(json).map_err(IndexError::Json)?;
-        let WeightMap(weight_map) = raw.weight_map;
-        if weight_map.is_empty() {
+        let WeightMap { files, tensors } = raw.weight_map;
+        if tensors.is_empty() {
             return Err(IndexError::Empty);
-        }
-        for (tensor, file) in &weight_map {
-            let plain = !file.contains(['/', '\\', '\0']);
-            if !plain || !file.ends_with(".safetensors") {
-                return Err(IndexError::UnexpectedFile {
-                    tensor: tensor.clone(),
-                    file: file.clone(),
-                });
-            }
         }
         let total_size = raw
             .metadata
             .and_then(|metadata| metadata.total_size)
             .and_then(|size| whole_number(&size));
-        Ok(Self {
-            weight_map,
+        let index = Self {
+            files,
+            tensors,
             total_size,
-        })
+        };
+        if let Some((tensor, file)) = index.iter().find(|(_, file)| !is_plain(file)) {
+            return Err(IndexError::UnexpectedFile {
+                tensor: tensor.to_owned(),
+                file: file.to_owned(),
+            });
+        }
+        Ok(index)
     }
+
+    /// The files that hold tensors, each once.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(String::as_str)
+    }
+
+    /// The tensors by name, each with its file.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let file_of = |file: u32| self.files[file as usize].as_str();
+        self.tensors
+            .iter()
+            .map(move |(tensor, file)| (&**tensor, file_of(*file)))
+    }
+
+    /// The file of a tensor, if the index names the tensor.
+    pub fn file_of(&self, tensor: &str) -> Option<&str> {
+        let found = self
+            .tensors
+            .binary_search_by(|(name, _)| (**name).cmp(tensor));
+        let (_, file) = self.tensors[found.ok()?];
+        Some(&self.files[file as usize])
+    }
+}
+
+/// Whether it is the name of a weight file in the folder itself.
+fn is_plain(file: &str) -> bool {
+    !file.contains(['/', '\\', '\0']) && file.ends_with(".safetensors")
 }
 
 /// Some writers spell the size as `1.5e10`.
@@ -95,7 +124,10 @@ struct RawMetadata {
     total_size: Option<serde_json::Value>,
 }
 
-struct WeightMap(BTreeMap<String, String>);
+struct WeightMap {
+    files: Vec<String>,
+    tensors: Vec<(Box<str>, u32)>,
+}
 
 impl<'de> Deserialize<'de> for WeightMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -113,17 +145,27 @@ impl<'de> Visitor<'de> for WeightMapVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
-        let mut files = BTreeMap::new();
-        while let Some(tensor) = map.next_key::<String>()? {
+        let mut files = Vec::new();
+        let mut positions: HashMap<String, u32> = HashMap::new();
+        let mut tensors = Vec::new();
+        while let Some(tensor) = map.next_key::<Box<str>>()? {
             let file = map
                 .next_value::<String>()
                 .map_err(|error| A::Error::custom(format_args!("tensor `{tensor}`: {error}")))?;
-            if files.contains_key(&tensor) {
-                let message = format_args!("tensor `{tensor}` stands twice");
-                return Err(A::Error::custom(message));
-            }
-            files.insert(tensor, file);
+            let next = u32::try_from(files.len()).expect("a text of 4 GB is not read");
+            let position = *positions.entry(file).or_insert_with_key(|file| {
+                files.push(file.clone());
+                next
+            });
+            tensors.push((tensor, position));
         }
-        Ok(WeightMap(files))
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        match tensors.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            None => Ok(WeightMap { files, tensors }),
+            Some(pair) => {
+                let message = format_args!("tensor `{}` stands twice", pair[0].0);
+                Err(A::Error::custom(message))
+            }
+        }
     }
 }

@@ -60,10 +60,24 @@ pub struct Checkpoint {
 
 /// Where a tensor is listed: its file among the files, its entry among those
 /// of the file's header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    file: usize,
-    entry: usize,
+    file: u32,
+    entry: u32,
+}
+
+impl Place {
+    fn new(file: usize, entry: usize) -> Self {
+        let position = |at| u32::try_from(at).expect("a header of 100 MB has fewer than 2^32");
+        Self {
+            file: position(file),
+            entry: position(entry),
+        }
+    }
+
+    fn entry(self, files: &[WeightFile]) -> &TensorEntry {
+        &files[self.file as usize].header.tensors[self.entry as usize]
+    }
 }
 
 /// A tensor of a checkpoint.
@@ -124,8 +138,8 @@ impl Checkpoint {
 
     fn at(&self, place: Place) -> TensorRef<'_> {
         TensorRef {
-            file: place.file,
-            entry: &self.files[place.file].header.tensors[place.entry],
+            file: place.file as usize,
+            entry: place.entry(&self.files),
         }
     }
 }

@@ -216,7 +216,7 @@ fn indexed<'a>(
     index: &'a Index,
     listing: &[ListedFile],
 ) -> Result<BTreeSet<&'a str>, CheckpointError> {
-    let named: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+    let named: BTreeSet<&str> = index.files().collect();
     let listed: BTreeSet<&str> = listing.iter().map(|file| file.name.as_str()).collect();
     if listed.contains(SINGLE_FILE) && !named.contains(SINGLE_FILE) {
         return Err(CheckpointError::IndexAndSingle);

@@ -63,6 +63,8 @@ pub fn parse(json: &[u8], object_size: u64) -> Result<Header, HeaderError> {
         .into_iter()
         .map(|(name, entry)| check_entry(name, entry))
         .collect::<Result<Vec<_>, _>>()?;
+    // The list was made in the place of a larger one.
+    tensors.shrink_to_fit();
     tensors.sort_by(|a, b| (a.begin, a.end, &a.name).cmp(&(b.begin, b.end, &b.name)));
     let data_end = check_contiguous(&tensors)?;
 
@@ -99,7 +101,10 @@ fn refuse_duplicates(tensors: &[(String, RawEntry)]) -> Result<(), HeaderError> 
 }
 
 fn check_entry(tensor: String, raw: RawEntry) -> Result<TensorEntry, HeaderError> {
-    let RawEntry { dtype, shape, .. } = raw;
+    let RawEntry {
+        dtype, mut shape, ..
+    } = raw;
+    shape.shrink_to_fit();
     let [begin, end] = raw.data_offsets;
     let deserializer: StrDeserializer<'_, ValueError> = dtype.as_str().into_deserializer();
     let Ok(dtype) = Dtype::deserialize(deserializer) else {

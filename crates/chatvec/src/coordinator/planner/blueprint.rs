@@ -10,13 +10,15 @@ use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 use chatvec_core::sidefile::{Content, SideFile};
 use chatvec_core::task::SourceFile;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Draft;
 
-/// The part of a plan that outlives planning.
+/// The part of a plan that outlives planning. Between [`Blueprint::of`] and
+/// [`Blueprint::encode`] its tensors are those of the plan, which are written
+/// one by one: a copy of a hundred thousand takes tens of megabytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Blueprint {
+pub struct Blueprint<T = Vec<PlannedTensor>> {
     /// The inputs, for the manifest.
     pub inputs: Vec<manifest::Input>,
     /// Size of every part but the last of a file.
@@ -24,7 +26,7 @@ pub struct Blueprint {
     /// The weight files, by ordinal.
     pub files: Vec<PlannedFile>,
     /// The tensors, by ordinal.
-    pub tensors: Vec<PlannedTensor>,
+    pub tensors: T,
     /// The side files in publishing order; `config.json` is the last of them.
     pub sides: Vec<PlannedSide>,
     /// The index, where there are several weight files.
@@ -83,9 +85,19 @@ pub enum SideContent {
     Copy(SourceFile),
 }
 
-impl Blueprint {
+/// The tensors of a plan, as a blueprint has them.
+#[derive(Debug, Clone, Copy)]
+pub struct Decided<'a>(&'a [Decision]);
+
+impl Serialize for Decided<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(planned_tensor))
+    }
+}
+
+impl<'a> Blueprint<Decided<'a>> {
     /// What publishing needs of a draft.
-    pub fn of(recipe: &Recipe, draft: &Draft) -> Self {
+    pub fn of(recipe: &Recipe, draft: &'a Draft) -> Self {
         let plan = &draft.plan;
         let inputs = draft.inputs.records();
         let mut sides: Vec<_> = draft
@@ -114,7 +126,7 @@ impl Blueprint {
             inputs,
             part_size: plan.part_size,
             files: files.collect(),
-            tensors: plan.decisions().iter().map(planned_tensor).collect(),
+            tensors: Decided(plan.decisions()),
             sides,
             index,
             warnings: draft.warnings.clone(),
@@ -127,7 +139,9 @@ impl Blueprint {
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("texts, numbers and lists always serialise")
     }
+}
 
+impl Blueprint {
     /// Reads back what [`Blueprint::encode`] wrote.
     ///
     /// # Errors

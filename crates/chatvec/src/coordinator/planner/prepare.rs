@@ -62,13 +62,15 @@ pub(super) fn prepare(
         standing,
         ..Blueprint::of(recipe, &draft)
     };
+    let encoded = blueprint.encode();
+    let warnings = blueprint.warnings;
     drop(draft);
     Ok(Prepared {
         tasks,
         uploads,
         key,
-        blueprint: blueprint.encode(),
-        warnings: blueprint.warnings,
+        blueprint: encoded,
+        warnings,
         prefix: match output {
             Output::Folder(_) => None,
             Output::Prefix(prefix) => Some(prefix),

@@ -41,12 +41,15 @@ const PARTS_OF_TASKS: &str = "-- parts_of_tasks
     SELECT job_id, task_no, file_no, first_part, part_count
     FROM wanted JOIN task ON job_id = w_job AND task_no = w_task";
 
+/// A state that is computed is in no index: the tasks are found by their keys
+/// and not among all that are leased, of which an index keeps every one that
+/// was, for as long as any transaction is open.
 const FINISH_TASKS: &str = "-- finish_tasks
     WITH report (r_job, r_task, r_fence) AS (VALUES {values})
     UPDATE task SET state = 'DONE', done_fence = fence, done_by = worker_id, worker_id = NULL,
                     lease_expires_at_ms = NULL, progress_bytes = bytes, updated_at_ms = {now}
     FROM report
-    WHERE job_id = r_job AND task_no = r_task AND fence = r_fence AND state = 'LEASED'
+    WHERE job_id = r_job AND task_no = r_task AND fence = r_fence AND state || '' = 'LEASED'
     RETURNING job_id, task_no";
 
 /// A part that stands there already belongs to a repair in COMMITTING: it gets

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use chatvec_core::ids::{Attempt, Fence, JobId, TaskOrdinal, WorkerId};
+use chatvec_core::ids::{Attempt, Fence, FileOrdinal, JobId, TaskOrdinal, WorkerId};
 use chatvec_core::job::JobState;
 use chatvec_core::task::{Lease, TakenAway};
 use sqlx::any::AnyRow;
 
 use super::decode::stored;
 use super::error::exactly_one;
+use super::floor::Search;
 use super::worker::see_worker;
 use super::{Phase, Store, StoreError, Tx, WorkerInfo, decode, values};
 use crate::fault::{self, Failpoint};
@@ -27,6 +28,14 @@ pub struct Acquired {
     pub traceparent: Option<String>,
 }
 
+/// A task that was just leased, with the position of its output file and its
+/// place in the order of scheduling.
+struct Claimed {
+    lease: Lease,
+    file: FileOrdinal,
+    sched_key: i64,
+}
+
 /// What tells leases apart.
 pub(super) type LeaseKey = (JobId, TaskOrdinal, Fence);
 
@@ -38,7 +47,7 @@ pub(super) const WORKER_SEEN_MS: i64 = 60_000;
 const CLAIM: &str = "-- claim
     WITH c AS MATERIALIZED (
         SELECT job_id AS c_job, task_no AS c_task FROM task
-        WHERE state = 'READY' AND not_before_ms <= {now}
+        WHERE state = 'READY' AND sched_key >= $5 AND not_before_ms <= {now}
           AND EXISTS (SELECT 1 FROM job
                       WHERE job.job_id = task.job_id
                         AND job.state IN ('QUEUED', 'RUNNING', 'COMMITTING')
@@ -61,7 +70,7 @@ const CLAIM: &str = "-- claim
                     progressed_at_ms = {now}, missed_beats = 0,
                     progress_bytes = 0, updated_at_ms = {now}
     FROM c WHERE job_id = c_job AND task_no = c_task AND state = 'READY'
-    RETURNING job_id, task_no, fence, attempt, sched_key";
+    RETURNING job_id, task_no, file_no, fence, attempt, sched_key";
 
 /// Null where no tenant has a limit that it has not reached.
 const LEAST_ROOM: &str = "-- least_room
@@ -80,17 +89,17 @@ const START_RUNNING: &str = "-- start_running
     UPDATE job SET state = 'RUNNING', revision = revision + 1, updated_at_ms = {now}
     WHERE job_id = $1 AND state = 'QUEUED'";
 
+/// Each by its key alone: as a join, a database whose statistics are older than
+/// the plan reads every task of the job to find a few.
 const TASK_DETAILS: &str = "-- task_details
-    WITH wanted (w_job, w_task) AS (VALUES {values})
-    SELECT task.job_id, task.task_no, spec, traceparent,
+    WITH wanted (w_job, w_task, w_file) AS (VALUES {values})
+    SELECT w_job AS job_id, w_task AS task_no,
+           (SELECT spec FROM task_spec WHERE job_id = w_job AND task_no = w_task) AS spec,
+           (SELECT traceparent FROM job WHERE job_id = w_job) AS traceparent,
            (SELECT upload_id FROM upload
-            WHERE upload.job_id = task.job_id AND upload.file_no = task.file_no
-              AND upload.state = 'OPEN'
-            ORDER BY upload.epoch DESC LIMIT 1) AS upload_id
-    FROM wanted
-    JOIN task ON task.job_id = w_job AND task.task_no = w_task
-    JOIN task_spec ON task_spec.job_id = w_job AND task_spec.task_no = w_task
-    JOIN job ON job.job_id = w_job";
+            WHERE job_id = w_job AND file_no = w_file AND state = 'OPEN'
+            ORDER BY epoch DESC LIMIT 1) AS upload_id
+    FROM wanted";
 
 const JOB_STATE: &str = "-- job_state
     SELECT state FROM job WHERE job_id = $1";
@@ -159,29 +168,34 @@ impl Store {
     ) -> Result<Vec<Acquired>, StoreError> {
         let mut tx = self.begin().await?;
         see_worker(&mut tx, worker, Phase::Working).await?;
-        let mut leases = Vec::new();
-        while let wanted @ 1.. = max - leases.len() as u32 {
+        let mut claims: Vec<Claimed> = Vec::new();
+        let mut search = self.floor.search(*self.tasks_ready().borrow());
+        while let wanted @ 1.. = max - claims.len() as u32 {
             // No further than the first tenant's limit: then look again.
             let room = least_room(&mut tx).await?;
             let ask = room.unwrap_or(wanted).min(wanted);
-            let claimed = claim(&mut tx, &worker.worker_id, ask, lease_ms).await?;
+            let claimed = claim(&mut tx, &worker.worker_id, ask, lease_ms, &search).await?;
             let is_short = claimed.len() < ask as usize;
-            leases.extend(claimed);
-            if is_short {
+            claims.extend(claimed);
+            if is_short && search.is_wide() {
                 break;
             }
+            if is_short {
+                search.widen();
+            }
         }
+        let least_key = claims.iter().map(|claimed| claimed.sched_key).min();
         let mut started = 0;
-        for job in leases
-            .iter()
-            .map(|lease| &lease.job)
-            .collect::<BTreeSet<_>>()
-        {
+        let jobs: BTreeSet<_> = claims.iter().map(|claimed| &claimed.lease.job).collect();
+        for job in jobs {
             started += start_running(&mut tx, job).await?;
         }
-        let acquired = with_details(&mut tx, leases).await?;
+        let acquired = with_details(&mut tx, claims).await?;
         fault::hit(Failpoint::ClaimUncommitted, &worker.worker_id).await?;
         tx.commit().await?;
+        if let Some(key) = least_key {
+            self.floor.found(&search, key);
+        }
         if started > 0 {
             self.wake.jobs_changed();
         }
@@ -268,29 +282,35 @@ async fn claim(
     worker: &WorkerId,
     max: u32,
     lease_ms: i64,
-) -> Result<Vec<Lease>, StoreError> {
+    search: &Search,
+) -> Result<Vec<Claimed>, StoreError> {
     let rows = sqlx::query(tx.sql(CLAIM))
         .bind(i64::from(max))
         .bind(worker.as_str())
         .bind(lease_ms)
         .bind(WORKER_SEEN_MS)
+        .bind(search.from)
         .fetch_all(tx.connection())
         .await?;
     let mut claimed = rows
         .iter()
         .map(|row| {
-            let sched_key: i64 = decode::number(row, "sched_key")?;
             let lease = Lease {
                 job: JobId(decode::text(row, "job_id")?),
                 task: TaskOrdinal(decode::number(row, "task_no")?),
                 fence: Fence(decode::number(row, "fence")?),
                 attempt: Attempt(decode::number(row, "attempt")?),
             };
-            Ok((sched_key, lease))
+            Ok(Claimed {
+                lease,
+                file: FileOrdinal(decode::number(row, "file_no")?),
+                sched_key: decode::number(row, "sched_key")?,
+            })
         })
         .collect::<Result<Vec<_>, StoreError>>()?;
-    claimed.sort_by(|(a_key, a), (b_key, b)| (a_key, &a.job, a.task).cmp(&(b_key, &b.job, b.task)));
-    Ok(claimed.into_iter().map(|(_, lease)| lease).collect())
+    let place = |one: &Claimed| (one.sched_key, one.lease.job.clone(), one.lease.task);
+    claimed.sort_by_cached_key(place);
+    Ok(claimed)
 }
 
 /// QUEUED becomes RUNNING; returns how many jobs that were: 0 or 1.
@@ -303,13 +323,16 @@ async fn start_running(tx: &mut Tx, job: &JobId) -> Result<u64, StoreError> {
 }
 
 /// The leases with all that their worker needs to know.
-async fn with_details(tx: &mut Tx, leases: Vec<Lease>) -> Result<Vec<Acquired>, StoreError> {
-    let mut details = HashMap::with_capacity(leases.len());
-    for batch in values::slices(&leases) {
-        let list = values::rows(batch.len(), "", 1, 2);
+async fn with_details(tx: &mut Tx, claims: Vec<Claimed>) -> Result<Vec<Acquired>, StoreError> {
+    let mut details = HashMap::with_capacity(claims.len());
+    for batch in values::slices(&claims) {
+        let list = values::rows(batch.len(), "", 1, 3);
         let mut query = sqlx::query(tx.sql(&TASK_DETAILS.replace("{values}", &list)));
-        for lease in batch {
-            query = query.bind(lease.job.as_str()).bind(i64::from(lease.task.0));
+        for Claimed { lease, file, .. } in batch {
+            query = query
+                .bind(lease.job.as_str())
+                .bind(i64::from(lease.task.0))
+                .bind(i64::from(file.0));
         }
         for row in query.fetch_all(tx.connection()).await? {
             let job = JobId(decode::text(&row, "job_id")?);
@@ -317,7 +340,7 @@ async fn with_details(tx: &mut Tx, leases: Vec<Lease>) -> Result<Vec<Acquired>, 
             details.insert((job, task), row);
         }
     }
-    let acquired = |lease: Lease| {
+    let acquired = |Claimed { lease, .. }: Claimed| {
         let (job, task) = (lease.job.clone(), lease.task);
         let row = details
             .get(&(job.clone(), task))
@@ -329,7 +352,7 @@ async fn with_details(tx: &mut Tx, leases: Vec<Lease>) -> Result<Vec<Acquired>, 
             traceparent: decode::text_or_null(row, "traceparent")?,
         })
     };
-    leases.into_iter().map(acquired).collect()
+    claims.into_iter().map(acquired).collect()
 }
 
 /// How many more leases the tenant that is closest to its limit may have;

@@ -27,6 +27,7 @@ mod connect;
 mod decode;
 mod dialect;
 mod error;
+mod floor;
 mod in_time;
 mod values;
 mod wake;
@@ -66,6 +67,7 @@ use std::sync::Arc;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Transaction};
 
 use dialect::Dialect;
+use floor::Floor;
 use in_time::{InTime, in_time};
 use wake::Wake;
 
@@ -96,6 +98,7 @@ pub struct Store {
     pool: AnyPool,
     dialect: &'static Dialect,
     wake: Arc<Wake>,
+    floor: Arc<Floor>,
 }
 
 impl Store {

@@ -76,11 +76,15 @@ const STILL_EXPIRED: &str = "fence = $3 AND state = 'LEASED' AND lease_expires_a
 const REAPER: Mutant = Mutant::ReaperWithoutRecheck;
 
 /// A claim that raced with the end of its job can leave a task behind. Jobs
-/// that were cleaned have none: see `jobs_to_clean`.
+/// that were cleaned have none: see `jobs_to_clean`. Where no job is unwanted,
+/// no task is looked at.
 const SWEEP: &str = "-- sweep
     WITH c AS MATERIALIZED (
         SELECT job_id AS c_job, task_no AS c_task FROM task
         WHERE state <> 'DONE'
+          AND EXISTS (SELECT 1 FROM job
+                      WHERE state IN ('CANCELLING', 'FAILED', 'CANCELLED')
+                        AND cleaned_at_ms IS NULL)
           AND ((state = 'READY' AND job_id IN (SELECT job_id FROM job
                                                WHERE state = 'CANCELLING'))
             OR (state IN ('READY', 'LEASED')

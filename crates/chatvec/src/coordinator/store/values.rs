@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 /// The lengths of lists, longest first. The product with the columns of the
 /// widest list stays far below both databases' limits (32,766 arguments).
-const LENGTHS: [usize; 5] = [256, 64, 16, 4, 1];
+const LENGTHS: [usize; 5] = [256, 32, 8, 2, 1];
 
 /// The batch as consecutive slices, each of a length of [`LENGTHS`].
 pub(super) fn slices<T>(mut batch: &[T]) -> impl Iterator<Item = &[T]> {

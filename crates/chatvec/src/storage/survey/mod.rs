@@ -68,12 +68,12 @@ fn survey_folder(location: &Location, folder: &Path) -> Result<Surveyed, SurveyE
             .then(|| read_pinned(&folder.join(name)).map_err(SurveyError::File))
             .transpose()
     };
-    let index = read(INDEX_FILE)?;
-    let selection = selected(
-        location,
-        &listing,
-        index.as_ref().map(|(json, _)| &json[..]),
-    )?;
+    let selection = {
+        // It has as many lines as there are tensors, and is not kept.
+        let index = read(INDEX_FILE)?;
+        let index = index.as_ref().map(|(json, _)| &json[..]);
+        selected(location, &listing, index)?
+    };
     let headers = folder::read_headers(folder, &selection.weight_files)?;
     let config = read(CONFIG_FILE)?;
     let config = config.as_ref().map(|(json, _)| &json[..]);

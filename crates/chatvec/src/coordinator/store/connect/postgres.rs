@@ -52,6 +52,7 @@ impl Store {
             pool,
             dialect: &POSTGRES,
             wake: Arc::new(Wake::across_processes(signals)),
+            floor: Arc::default(),
         })
     }
 

@@ -79,6 +79,7 @@ impl Store {
             pool,
             dialect: &SQLITE,
             wake: Arc::new(Wake::default()),
+            floor: Arc::default(),
         };
         // The file was another process's until now: whoever planned or
         // published there is dead.
