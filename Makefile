@@ -9,6 +9,7 @@ TOOLS := .venv-tools
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 BENCH_ARGS ?=
+WALK_ARGS ?=
 
 .PHONY: help
 help: ## List the targets
@@ -42,6 +43,12 @@ soak: postgres ## Attack a fleet with random faults for SECONDS, by SEED, and ch
 	cargo build -p chatvec -p chatvec-tests
 	cargo build -p chatvec --features fault-testing --bin chatvec-faults
 	target/debug/chatvec-lab soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+.PHONY: test-faults
+test-faults: postgres ## Crash, hold up and fail the program at every failpoint, on every kind of store
+	cargo build -p chatvec -p chatvec-tests
+	cargo build -p chatvec --features fault-testing --bin chatvec-faults
+	target/debug/chatvec-lab walk-faults $(WALK_ARGS)
 
 .PHONY: test-ecosystem
 test-ecosystem: ## Load a merged model with transformers (downloads torch: 2 GB)

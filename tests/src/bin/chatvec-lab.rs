@@ -18,7 +18,7 @@ use chatvec_tests::bench::{
     ScaleBench, floor, object_floor, summary,
 };
 use chatvec_tests::changes::greatest;
-use chatvec_tests::cluster;
+use chatvec_tests::cluster::{self, walk};
 use chatvec_tests::component::{Access, BUCKET, Bucket, Identity, Postgres, SeaweedFs};
 use chatvec_tests::family::{Family, FamilySpec, write_sparse};
 use chatvec_tests::oracle::{Expectation, Rule, Vector, verify};
@@ -58,6 +58,8 @@ enum Command {
     Matrix(MatrixArgs),
     /// Attack a fleet with random faults while it works, and check what happened
     Soak(SoakArgs),
+    /// Crash, hold up and fail the program at every failpoint, on every store
+    WalkFaults(WalkFaultsArgs),
     /// Fetch three checkpoints and put one: what no worker can be faster than
     ObjectFloor(ObjectFloorArgs),
     /// Measure a worker between buckets next to the floor, and an idle fleet
@@ -221,6 +223,12 @@ struct SoakArgs {
 }
 
 #[derive(Args)]
+struct WalkFaultsArgs {
+    #[command(flatten)]
+    chosen: walk::Chosen,
+}
+
+#[derive(Args)]
 struct TransferArgs {
     /// The folder of the files
     #[arg(long)]
@@ -381,6 +389,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Services(arguments) => run_services(&arguments),
         Command::Matrix(MatrixArgs { page }) => cluster::write_into(&page),
         Command::Soak(arguments) => return soak(&arguments),
+        Command::WalkFaults(arguments) => {
+            walk::walk_all(&arguments.chosen, |line| println!("{line}"))
+        }
         Command::Upload(arguments) => {
             environment_bucket()?.upload(&arguments.folder, &arguments.prefix)
         }

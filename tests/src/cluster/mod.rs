@@ -5,6 +5,7 @@
 mod checks;
 mod matrix;
 mod setup;
+pub mod walk;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(bytes.len() as u64, size);
         let block = Uniform::block(Member::Cp);
         let weights = bytes.strip_prefix(&header[..]).unwrap();
-        assert_eq!(weights.len(), 3 * 2 * 600 << 10);
+        assert_eq!(weights.len(), (3 * 2 * 600) << 10);
         assert_eq!(weights[..block.len()], block);
         assert_eq!(weights[block.len()..], block[..weights.len() - block.len()]);
     }

@@ -8,10 +8,12 @@
 mod clients;
 mod coordinators;
 mod database;
+mod found;
 mod jobs;
 mod mutants;
 mod network;
 mod store;
+mod walk;
 mod workers;
 
 use std::time::Duration;
