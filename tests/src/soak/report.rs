@@ -45,6 +45,9 @@ pub struct Report {
     pub requests: usize,
     /// The longest time from the end of all faults to the next finished task.
     pub longest_recovery: Duration,
+    /// The longest time in which no task was finished and one could be, faults and
+    /// all.
+    pub longest_standstill: Duration,
     /// From the end of the last fault to that of the last job.
     pub settled_in: Duration,
     /// The most memory of a worker and of a coordinator, in bytes.
@@ -95,6 +98,7 @@ impl fmt::Display for Report {
         row("put again", mb(self.redone));
         let s = |time: Duration| format!("{:.1} s", time.as_secs_f64());
         row("longest recovery", s(self.longest_recovery));
+        row("longest standstill", s(self.longest_standstill));
         row(
             "from the last fault to the last job's end",
             s(self.settled_in),

@@ -94,6 +94,7 @@ impl Soak {
             redone: checked.redone,
             requests: checked.requests,
             longest_recovery: running.recovery.longest,
+            longest_standstill: running.recovery.longest_standstill,
             settled_in,
             peaks: running.members.peaks(),
             violations,
@@ -127,6 +128,9 @@ struct Recovery {
     /// When everything had healed, and how many tasks were done then.
     healed: Option<(Instant, u64)>,
     longest: Duration,
+    /// Since when there is work and none was finished, and how much was by then.
+    stands: Option<(Instant, u64)>,
+    longest_standstill: Duration,
     /// From the last fault's end to the last job's.
     settled_in: Duration,
 }
@@ -138,6 +142,7 @@ impl Running {
             let now = self.begin.elapsed();
             let has_healed = self.attack.look(now, cluster, &mut self.members);
             self.look(now, cluster);
+            self.stand_still();
             violations.extend(self.recover(has_healed));
             pause(LOOK_EVERY);
         }
@@ -157,6 +162,16 @@ impl Running {
             let hits: Vec<usize> = self.members.hits().collect();
             hits.into_iter()
                 .for_each(|ordinal| self.attack.came(ordinal));
+        }
+    }
+
+    /// Measures how long nothing was finished, whatever happened meanwhile.
+    fn stand_still(&mut self) {
+        let recovery = &mut self.recovery;
+        let (since, done) = *(recovery.stands).get_or_insert((Instant::now(), self.jobs.done));
+        recovery.longest_standstill = recovery.longest_standstill.max(since.elapsed());
+        if self.jobs.done > done || self.jobs.open_tasks == 0 {
+            recovery.stands = None;
         }
     }
 

@@ -128,21 +128,19 @@ fn end_of(job: &Job, attack: &Attack) -> End {
 
 fn failed(job: &Job, row: &Row, attack: &Attack) -> End {
     let message = row.message.as_deref().unwrap_or_default();
-    if job.may_find_another() && message.contains("overwrite") {
+    let kind = row.error.as_deref().unwrap_or_default();
+    let is_refused = kind == "BAD_INPUT" && message.starts_with("expected an empty prefix");
+    if job.may_find_another() && is_refused {
         return End::Right;
     }
-    let how = format!(
-        "{job}: {} {message}",
-        row.error.as_deref().unwrap_or_default()
-    );
+    let how = format!("{job}: {kind} {message}");
     let charged = row.crashes.unwrap_or(0);
     let faults = attack.fired().filter(|fired| {
         fired.fault.may_cost_leases() && job.was_open_between(fired.began, fired.healed)
     });
     let faults: Vec<String> = faults.map(|fired| format!("{:?}", fired.fault)).collect();
-    let is_explained = row.error.as_deref() == Some("SUSPECTED_POISON")
-        && charged >= CRASHES_MIN
-        && faults.len() as u64 >= charged;
+    let is_explained =
+        kind == "SUSPECTED_POISON" && charged >= CRASHES_MIN && faults.len() as u64 >= charged;
     match is_explained {
         true => End::Explained(format!("{how} ({})", faults.join(", "))),
         false => End::Wrong(how),
