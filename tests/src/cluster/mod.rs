@@ -30,7 +30,7 @@ pub use matrix::{Row, write_into};
 pub use setup::Setup;
 
 /// The lease of every cluster. The bounds of the design are for 30 s.
-pub const LEASE: Duration = Duration::from_secs(3);
+pub const LEASE: Duration = Duration::from_secs(5);
 /// Between two looks at a condition that takes a process to look at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

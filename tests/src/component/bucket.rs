@@ -188,6 +188,27 @@ impl Bucket {
         Ok(())
     }
 
+    /// Completes the one unfinished upload of a key from these bytes, one part
+    /// each: over the parts that stand there.
+    ///
+    /// # Errors
+    /// Whatever the server says; no such upload.
+    pub fn complete(&self, key: &str, parts: Vec<Vec<u8>>) -> anyhow::Result<()> {
+        let mut uploads = self.list_uploads()?.into_iter();
+        let upload = uploads.find(|(of, _)| of == key);
+        let (_, id) = upload.with_context(|| format!("no upload of `{key}`"))?;
+        let path = key.into();
+        self.runtime.block_on(async {
+            let mut ids = Vec::new();
+            for (ordinal, bytes) in parts.into_iter().enumerate() {
+                let put = self.store.put_part(&path, &id, ordinal, bytes.into());
+                ids.push(put.await?);
+            }
+            self.store.complete_multipart(&path, &id, ids).await?;
+            Ok(())
+        })
+    }
+
     /// Puts bytes to a URL of the server that wants no signature.
     pub(crate) fn put_to(&self, url: &str, bytes: Vec<u8>) -> anyhow::Result<()> {
         let request = Request::put(url).body(HttpRequestBody::from(bytes))?;

@@ -11,6 +11,7 @@ mod finalizer;
 mod janitor;
 mod merge_api;
 pub mod planner;
+mod reaper;
 mod resume;
 pub mod store;
 mod uploads;
@@ -125,7 +126,7 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Starts the planner, the finalizer and the janitor.
+    /// Starts the planner, the finalizer, the reaper and the janitor.
     pub fn start(store: Store, storage: ObjectStorage, options: CoordinatorOptions) -> Self {
         let coordinator = Self {
             resources: Resources {
@@ -141,6 +142,7 @@ impl Coordinator {
         };
         coordinator.spawn_planner();
         coordinator.spawn_finalizer();
+        coordinator.spawn_reaper();
         coordinator.spawn_janitor();
         coordinator
     }
@@ -205,7 +207,12 @@ impl Coordinator {
     /// How often the planner and the finalizer look for what a dead coordinator
     /// held, and for wake-ups that were lost.
     fn poll_period(&self) -> Duration {
-        (self.resources.options.lease() / LOOKS_PER_LEASE).min(POLL_PERIOD_MAX)
+        self.look_period().min(POLL_PERIOD_MAX)
+    }
+
+    /// How often the reaper looks for leases that have expired.
+    fn look_period(&self) -> Duration {
+        self.resources.options.lease() / LOOKS_PER_LEASE
     }
 
     fn spawn_planner(&self) {
@@ -232,13 +239,20 @@ impl Coordinator {
         });
     }
 
+    fn spawn_reaper(&self) {
+        let resources = self.resources.clone();
+        let contact = Arc::new(reaper::Contact::default());
+        self.spawn_loop("reaper", self.look_period(), move || {
+            let (resources, contact) = (resources.clone(), Arc::clone(&contact));
+            async move { reaper::take_back(&resources, &contact).await }
+        });
+    }
+
     fn spawn_janitor(&self) {
         let resources = self.resources.clone();
-        let contact = Arc::new(janitor::Contact::default());
-        let period = resources.options.lease() / LOOKS_PER_LEASE;
-        self.spawn_loop("janitor", period, move || {
-            let (resources, contact) = (resources.clone(), Arc::clone(&contact));
-            async move { janitor::tidy(&resources, &contact).await }
+        self.spawn_loop("janitor", self.look_period(), move || {
+            let resources = resources.clone();
+            async move { janitor::tidy(&resources).await }
         });
     }
 

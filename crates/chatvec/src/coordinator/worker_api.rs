@@ -332,6 +332,7 @@ fn result(lease: &Lease, outcome: Result<(), StoreError>) -> Result<v1::ReportRe
 fn log_failure(lease: &Lease, failure: &TaskFailure, next: FailOutcome) {
     let message = match next {
         FailOutcome::Retried { .. } => "task failed, it will be tried again",
+        FailOutcome::Kept => "nothing to repair, the task is done as it was",
         FailOutcome::GaveUp => "task failed, and its job with it",
         FailOutcome::Cancelled => "task failed, its job is not wanted any more",
     };

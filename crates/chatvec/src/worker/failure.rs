@@ -82,11 +82,10 @@ impl Stop {
     pub(crate) fn of_upload(error: &ObjectError) -> Self {
         match error {
             // Where the job's own coordinators ended it, the lease is over and the
-            // report counts nothing. Else somebody from outside did, and nobody
-            // will bring it back: told often enough, that ends the job.
+            // report counts nothing, or the job is publishing.
             ObjectError::UploadGone { .. } => Self::Failed(TaskFailure {
-                kind: FailureKind::Transient,
                 problem: error.problem().with_hint(LEAVE_UPLOADS),
+                ..error.failure()
             }),
             _ => Self::Failed(error.failure()),
         }
@@ -154,7 +153,7 @@ mod tests {
         let Stop::Failed(failure) = Stop::of_upload(&gone) else {
             panic!("nobody else may know of it");
         };
-        assert_eq!(failure.kind, FailureKind::Transient);
+        assert_eq!(failure.kind, FailureKind::UploadGone);
         assert_eq!(failure.problem.hint.as_deref(), Some(LEAVE_UPLOADS));
     }
 

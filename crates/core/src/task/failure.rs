@@ -24,6 +24,9 @@ pub enum FailureKind {
     BadInput,
     /// The worker cannot read or write what the task names. Permanent.
     PermissionDenied,
+    /// The multipart upload of the task's file is not there any more. Permanent,
+    /// but in COMMITTING: there another coordinator may have completed it.
+    UploadGone,
     /// A bug: something that cannot happen did. Charged and retried.
     Internal,
     /// The task took its workers down again and again. Permanent; workers never
@@ -33,13 +36,14 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Transient,
         Self::ResourceExhausted,
         Self::Preempted,
         Self::SourceChanged,
         Self::BadInput,
         Self::PermissionDenied,
+        Self::UploadGone,
         Self::Internal,
         Self::SuspectedPoison,
     ];
@@ -53,6 +57,7 @@ impl FailureKind {
             Self::SourceChanged => "SOURCE_CHANGED",
             Self::BadInput => "BAD_INPUT",
             Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::UploadGone => "UPLOAD_GONE",
             Self::Internal => "INTERNAL",
             Self::SuspectedPoison => "SUSPECTED_POISON",
         }
@@ -67,7 +72,11 @@ impl FailureKind {
     pub fn is_permanent(self) -> bool {
         matches!(
             self,
-            Self::SourceChanged | Self::BadInput | Self::PermissionDenied | Self::SuspectedPoison
+            Self::SourceChanged
+                | Self::BadInput
+                | Self::PermissionDenied
+                | Self::UploadGone
+                | Self::SuspectedPoison
         )
     }
 }

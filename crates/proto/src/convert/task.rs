@@ -78,6 +78,7 @@ impl From<FailureKind> for v1::FailureKind {
             FailureKind::SourceChanged => Self::SourceChanged,
             FailureKind::BadInput => Self::BadInput,
             FailureKind::PermissionDenied => Self::PermissionDenied,
+            FailureKind::UploadGone => Self::UploadGone,
             FailureKind::Internal => Self::Internal,
             FailureKind::SuspectedPoison => Self::SuspectedPoison,
         }
@@ -99,6 +100,7 @@ pub(super) fn failure_kind(value: i32) -> Result<FailureKind, ConvertError> {
         Wire::SourceChanged => FailureKind::SourceChanged,
         Wire::BadInput => FailureKind::BadInput,
         Wire::PermissionDenied => FailureKind::PermissionDenied,
+        Wire::UploadGone => FailureKind::UploadGone,
         Wire::Internal => FailureKind::Internal,
         Wire::SuspectedPoison => FailureKind::SuspectedPoison,
     })

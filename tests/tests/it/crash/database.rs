@@ -73,8 +73,10 @@ fn row_14_database_away_for_longer_than_a_lease() {
     cluster.succeeds(&all, &job, "out");
     assert!(
         !first.stderr().contains("the report came after the lease"),
-        "{}",
-        first.stderr()
+        "{}\n{}\n{}",
+        first.stderr(),
+        coordinators[0].process.stderr(),
+        coordinators[1].process.stderr(),
     );
     row.holds("what was finished counts when it is reported at last");
     let failures = format!("SELECT sum(failures + crashes) FROM task WHERE job_id = '{job}'");

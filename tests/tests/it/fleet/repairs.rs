@@ -169,6 +169,43 @@ fn a_late_part_of_other_bytes_is_put_again_and_never_published() {
     assert_eq!(count(&scene, "task", "attempt > 1"), 1);
 }
 
+/// As by a coordinator that was held up in its completion of the same upload.
+#[test]
+fn an_upload_that_is_completed_under_its_repair_is_found_complete() {
+    let scene = Scene::on_emulator(Profile::Minio);
+    let Held {
+        mut coordinator,
+        _worker: worker,
+        job,
+        ..
+    } = Held::before_the_commit(&scene, TINY_SHARDS);
+    worker.kill();
+    let uploads = scene.fleet.emulator().open_uploads();
+    let upload = uploads.iter().find(|upload| is_weight(&upload.key));
+    let upload = upload.expect("a weight file is unfinished");
+    let right: Vec<_> = upload
+        .parts
+        .values()
+        .map(|part| part.chunks.concat())
+        .collect();
+    let mut wrong = right[0].clone();
+    wrong[0] ^= 1;
+    let bucket = &scene.fleet.bucket;
+    bucket.put_part(&upload.key, 0, wrong).expect("put");
+    scene.fleet.allow();
+    assert!(coordinator.process.says("their tasks run again"));
+    bucket.complete(&upload.key, right).expect("completed");
+    let _worker = scene.fleet.worker(&coordinator.address, &[]);
+    scene.succeeds(&coordinator.address, &job);
+    assert_same(
+        &scene.fleet.published("out"),
+        &scene.expected_with(&TINY_SHARDS),
+    );
+    scene.fleet.assert_nothing_else(&["out"]);
+    assert_eq!(count(&scene, "task", "error_kind = 'UPLOAD_GONE'"), 1);
+    assert_eq!(count(&scene, "task", "failures > 0"), 0);
+}
+
 #[test]
 fn an_upload_that_is_gone_before_its_tasks_are_done_fails_the_job_and_says_why() {
     let scene = Scene::of_many_tasks();
@@ -179,7 +216,9 @@ fn an_upload_that_is_gone_before_its_tasks_are_done_fails_the_job_and_says_why()
     worker.freeze();
     assert_eq!(lose(&scene, is_weight), 1);
     worker.signal(Signal::CONT);
-    let job = scene.fails(&coordinator.address, &job).to_string();
+    let job = scene.fails(&coordinator.address, &job);
+    assert_eq!(job["error"]["kind"], "UPLOAD_GONE", "{job:#}");
+    let job = job.to_string();
     assert!(job.contains("the upload is gone"), "{job}");
     scene.fleet.assert_nothing_else(&[]);
 }

@@ -1,18 +1,13 @@
-//! Takes back expired leases, moves tasks away from stragglers, and removes what
-//! ended jobs left behind.
+//! Removes what ended jobs left behind, and records that nobody asks for any more.
 
 mod leftovers;
 
 pub use leftovers::discard;
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use chatvec_core::task::StealLimits;
-use tokio::time::Instant;
-
 use super::Resources;
-use super::store::{Reaping, StoreError};
+use super::store::StoreError;
 
 /// Most records of ended jobs deleted in one round.
 const DELETE_MAX: u32 = 100;
@@ -20,60 +15,10 @@ const DELETE_MAX: u32 = 100;
 /// row; people look for one that vanished a few days later, not a year.
 const WORKERS_KEPT: Duration = Duration::from_hours(7 * 24);
 
-/// Since when rounds have succeeded, one after the other.
-#[derive(Debug, Default)]
-pub(super) struct Contact {
-    since: Mutex<Option<Instant>>,
-}
-
-impl Contact {
-    /// Whether the database was away within the last `lease`: workers could not
-    /// renew their leases then, and get the time to do so now.
-    fn is_fresh(&self, lease: Duration) -> bool {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.get_or_insert_with(Instant::now).elapsed() < lease
-    }
-
-    fn lost(&self) {
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-/// One round.
-pub(super) async fn tidy(resources: &Resources, contact: &Contact) -> Result<(), StoreError> {
-    let outcome = round(resources, contact).await;
-    if outcome.is_err() {
-        contact.lost();
-    }
-    outcome
-}
-
-async fn round(resources: &Resources, contact: &Contact) -> Result<(), StoreError> {
+/// One round. It waits for object stores, which can take long: what must go on
+/// meanwhile has loops of its own.
+pub(super) async fn tidy(resources: &Resources) -> Result<(), StoreError> {
     let (store, options) = (&resources.store, &resources.options);
-    let reaping = match contact.is_fresh(options.lease()) {
-        true => Reaping::Grace,
-        false => Reaping::Expired,
-    };
-    let reaped = store.reap(reaping).await?;
-    if reaped.expired > 0 {
-        tracing::warn!(
-            task.expired = reaped.expired,
-            task.given_up = reaped.given_up,
-            "leases expired"
-        );
-    }
-    if reaping == Reaping::Expired {
-        let limits = StealLimits::of_lease(u64::from(options.lease_duration_ms));
-        for stolen in store.steal_stragglers(&limits).await? {
-            tracing::warn!(
-                job.id = %stolen.job,
-                task.id = %stolen.task,
-                worker.id = %stolen.worker,
-                reason = stolen.reason.name(),
-                "task taken from its worker"
-            );
-        }
-    }
     leftovers::clean(resources).await?;
     let forgotten = store.forget_workers(in_ms(WORKERS_KEPT)).await?;
     if forgotten > 0 {

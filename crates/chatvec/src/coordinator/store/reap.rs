@@ -36,7 +36,7 @@ pub enum Reaping {
     /// It does.
     Expired,
     /// It leaves them to their workers: the database was out of reach, and with
-    /// it the heartbeats. Once the caller has seen it for the time of a lease,
+    /// it the heartbeats. Once it has answered the caller for the time of a lease,
     /// whoever is alive has renewed its leases.
     Grace,
 }
@@ -47,6 +47,9 @@ const TOLD_MAX: usize = 20;
 
 /// Most unwanted tasks that one pass cancels.
 const SWEEP_MAX: i64 = 500;
+
+const PING: &str = "-- ping
+    SELECT 1 AS answer";
 
 const LEASES: &str = "-- leases
     SELECT count(*) AS tasks FROM task WHERE state = 'LEASED'";
@@ -101,6 +104,14 @@ const JOBS_CANCELLING: &str = "-- jobs_cancelling
     SELECT job_id FROM job WHERE state = 'CANCELLING' ORDER BY job_id";
 
 impl Store {
+    /// Asks the database for nothing but an answer.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query(self.sql(PING))
+            .fetch_one(self.database())
+            .await?;
+        Ok(())
+    }
+
     /// One pass over expired leases, at most [`reap_max`] of them, and unwanted
     /// tasks.
     ///

@@ -4,7 +4,7 @@ use chatvec_core::ids::{Crc64, FileOrdinal, JobId, PartOrdinal, TaskOrdinal};
 use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
 use chatvec_core::task::{
-    Lease, TaskCounters, TaskFailure, TaskState, Verdict, job_retries_max, judge,
+    FailureKind, Lease, TaskCounters, TaskFailure, TaskState, Verdict, job_retries_max, judge,
 };
 use sqlx::any::AnyRow;
 
@@ -50,6 +50,8 @@ pub enum FailOutcome {
         /// Not before this time of the database's clock.
         not_before_ms: i64,
     },
+    /// It is DONE again, by the parts that it reported before.
+    Kept,
     /// It is FAILED, and so is its job.
     GaveUp,
     /// It is CANCELLED: its job is not wanted any more.
@@ -76,11 +78,21 @@ const END_LEASE: &str = "-- end_lease
     WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'
     RETURNING not_before_ms";
 
+/// The parts that the commit has frozen are there.
+const KEEP_DONE: &str = "-- keep_done
+    UPDATE task SET state = 'DONE', done_fence = fence, done_by = worker_id, worker_id = NULL,
+                    lease_expires_at_ms = NULL, progress_bytes = bytes, updated_at_ms = {now}
+    WHERE job_id = $1 AND task_no = $2 AND fence = $3 AND state = 'LEASED'";
+
 impl Store {
     /// Ends a lease with a failure and decides what follows by
     /// [`chatvec_core::task::judge`]. A task that is given up fails its job
     /// with the task's error, and so do charged failures beyond
     /// [`job_retries_max`]. `jitter` is a random number in `0.0..1.0`.
+    ///
+    /// A repair in COMMITTING whose upload is gone is DONE again as it was: a
+    /// finalizer that was held up may have completed the upload meanwhile, and
+    /// the next one finds out whether the object is there.
     ///
     /// Transaction `fail_task`.
     ///
@@ -99,6 +111,10 @@ impl Store {
                 end_lease(&mut tx, lease, TaskState::Cancelled, 0).await?;
                 FailOutcome::Cancelled
             }
+            JobState::Committing if failure.kind == FailureKind::UploadGone => {
+                keep_done(&mut tx, lease).await?;
+                FailOutcome::Kept
+            }
             _ => match verdict(&mut tx, lease, failure, counters, jitter).await? {
                 Ok(delay_ms) => FailOutcome::Retried {
                     not_before_ms: end_lease(&mut tx, lease, TaskState::Ready, delay_ms).await?,
@@ -114,7 +130,9 @@ impl Store {
         tx.commit().await?;
         match outcome {
             FailOutcome::Retried { .. } => self.wake.tasks_ready(),
-            FailOutcome::GaveUp | FailOutcome::Cancelled => self.wake.jobs_changed(),
+            FailOutcome::Kept | FailOutcome::GaveUp | FailOutcome::Cancelled => {
+                self.wake.jobs_changed();
+            }
         }
         Ok(outcome)
     }
@@ -211,6 +229,17 @@ async fn spent_by_job(tx: &mut Tx, job: &JobId) -> Result<(u64, u64), StoreError
         decode::number(&row, "tasks")?,
         decode::number(&row, "failures")?,
     ))
+}
+
+/// Ends the lease of a repair that found nothing to repair.
+async fn keep_done(tx: &mut Tx, lease: &Lease) -> Result<(), StoreError> {
+    let done = sqlx::query(tx.sql(KEEP_DONE))
+        .bind(lease.job.as_str())
+        .bind(i64::from(lease.task.0))
+        .bind(stored(lease.fence.0)?)
+        .execute(tx.connection())
+        .await?;
+    exactly_one(done.rows_affected(), || lost(lease))
 }
 
 /// Ends the lease in a state that holds no lease; returns the time before

@@ -314,7 +314,7 @@ impl ObjectError {
                 FailureKind::PermissionDenied
             }
             // Whoever ended the upload took the lease away before.
-            Self::UploadGone { .. } => FailureKind::Preempted,
+            Self::UploadGone { .. } => FailureKind::UploadGone,
             Self::Conflict { .. }
             | Self::Throttled { .. }
             | Self::Unreachable { .. }

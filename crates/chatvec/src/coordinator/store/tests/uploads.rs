@@ -2,12 +2,14 @@
 
 use chatvec_core::ids::{FileOrdinal, JobId, RequestId, TaskOrdinal};
 use chatvec_core::job::JobState;
+use chatvec_core::problem::Problem;
 use chatvec_core::submission::{Labels, Tenant, TenantChange, Weight};
+use chatvec_core::task::{FailureKind, TaskFailure};
 
 use super::fixture::*;
 use crate::coordinator::store::{
-    Created, Epoch, JobFilter, NewJob, NewUpload, Store, StoreError, TenantRow, UploadKey,
-    UploadState,
+    Created, Epoch, FailOutcome, JobFilter, NewJob, NewUpload, Store, StoreError, TenantRow,
+    UploadKey, UploadState,
 };
 
 /// The file that every fixture task writes to.
@@ -108,6 +110,36 @@ async fn a_repaired_part_keeps_its_checksum_or_fails_the_job(store: &Store) {
             assert_eq!(state, JobState::Failed);
         }
     }
+}
+
+async fn a_repair_whose_upload_is_gone_is_done_as_it_was(store: &Store) {
+    let gone = TaskFailure {
+        kind: FailureKind::UploadGone,
+        problem: Problem::new("s3://b/k", "the upload is gone"),
+    };
+    let job = queued(store, "a", 1).await;
+    finish_all(store, 1).await;
+    let before = store.parts(&job).await.unwrap();
+    let held = commit(store, &job).await.unwrap();
+    store
+        .repair_tasks(&job, held.epoch, &[TaskOrdinal(0)])
+        .await
+        .unwrap();
+    let lease = acquire(store, "w", 1).await.remove(0);
+    let outcome = store.fail_task(&lease, &gone, 0.5).await.unwrap();
+    assert_eq!(outcome, FailOutcome::Kept);
+    assert_eq!(store.parts(&job).await.unwrap(), before);
+    assert!(commit(store, &job).await.is_some());
+    assert!(matches!(
+        store.fail_task(&lease, &gone, 0.5).await,
+        Err(StoreError::LeaseLost { .. })
+    ));
+    // Before the commit nobody else may have completed it.
+    let job = queued(store, "b", 1).await;
+    let lease = acquire(store, "w", 1).await.remove(0);
+    let outcome = store.fail_task(&lease, &gone, 0.5).await.unwrap();
+    assert_eq!(outcome, FailOutcome::GaveUp);
+    assert_eq!(state_of(store, &job).await, JobState::Failed);
 }
 
 async fn an_output_serves_one_job_until_it_is_published_or_cleaned(store: &Store) {
@@ -243,6 +275,7 @@ super::conformance! {
     a_coordinator_that_was_replaced_opens_nothing,
     an_upload_of_an_ended_job_is_aborted_once_its_maker_is_gone,
     a_repaired_part_keeps_its_checksum_or_fails_the_job,
+    a_repair_whose_upload_is_gone_is_done_as_it_was,
     an_output_serves_one_job_until_it_is_published_or_cleaned,
     a_tenant_keeps_its_limits,
     what_a_change_of_a_tenant_does_not_name_stays,
