@@ -24,14 +24,14 @@ demo-fleet: postgres .venv/requirements.installed ## The same by a fleet: Postgr
 	@tests/scripts/demo-fleet.sh
 
 .PHONY: test
-test: nextest postgres .venv/requirements.installed ## Build and run every test, on a real Postgres and SeaweedFS
+test: nextest postgres faketime .venv/requirements.installed ## Build and run every test, on a real Postgres and SeaweedFS
 	cargo build -p chatvec
 	cargo build -p chatvec --features fault-testing --bin chatvec-faults
 	cargo test --workspace --doc --quiet
 	cargo nextest run --workspace --profile $(if $(CI),ci,default)
 
 .PHONY: matrix
-matrix: nextest postgres .venv/requirements.installed ## Run the crash matrix and put what it measured into docs/reliability.md
+matrix: nextest postgres faketime .venv/requirements.installed ## Run the crash matrix and put what it measured into docs/reliability.md
 	cargo build -p chatvec
 	cargo build -p chatvec --features fault-testing --bin chatvec-faults
 	cargo nextest run -p chatvec-tests -E 'test(/^crash::/)'
@@ -120,6 +120,10 @@ tools-from-source:
 .PHONY: postgres
 postgres:
 	@tests/scripts/postgres.sh > /dev/null
+
+.PHONY: faketime
+faketime:
+	@tests/scripts/faketime.sh > /dev/null
 
 .PHONY: nextest
 nextest:

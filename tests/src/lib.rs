@@ -13,6 +13,7 @@ pub mod family;
 pub mod bench;
 pub mod changes;
 pub mod checker;
+pub mod clock;
 pub mod cluster;
 pub mod component;
 pub mod direct;

@@ -18,7 +18,7 @@ use chatvec::fault::Failpoint;
 use checks::Checks;
 use serde_json::Value;
 
-use crate::component::postgres;
+use crate::component::{Postgres, postgres};
 use crate::emulator::{Emulator, Operation, Profile};
 use crate::family::{Family, FamilySpec, Member};
 use crate::fleet::{Coordinator, FAMILY, Fleet, merge_flags};
@@ -83,8 +83,20 @@ impl Cluster {
         Self::with(&FamilySpec::tiny(7), profile)
     }
 
+    /// As [`Cluster::start`], with a database whose clock can be set.
+    ///
+    /// # Panics
+    /// If a service cannot be had.
+    pub fn with_clock() -> Self {
+        let fleet = Fleet::on_emulator_and(Profile::Aws, Postgres::with_clock());
+        Self::of(fleet, &many_tasks())
+    }
+
     fn with(spec: &FamilySpec, profile: Profile) -> Self {
-        let mut fleet = Fleet::on_emulator(profile);
+        Self::of(Fleet::on_emulator(profile), spec)
+    }
+
+    fn of(mut fleet: Fleet, spec: &FamilySpec) -> Self {
         fleet.program = process::chatvec_faults();
         let checks = Checks::new(LEASE);
         checks.audit(&fleet.postgres.url());
@@ -206,6 +218,21 @@ impl Cluster {
     /// A proxy in front of a coordinator.
     pub fn coordinator_proxy(&self, coordinator: &Coordinator) -> Proxy {
         Proxy::start(address_of(coordinator))
+    }
+
+    /// The flags of a merge of the family's copy on disk into a folder.
+    pub fn merge_on_disk(&self, out: &Path) -> Vec<String> {
+        let input = |member: Member| self.family.member(member).display().to_string();
+        merge_flags(input, &out.display().to_string())
+    }
+
+    /// Demands that what stands in a folder is what one process makes alone.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[track_caller]
+    pub fn assert_golden_on_disk(&self, out: &Path) {
+        assert_same(&published::read(out), self.golden());
     }
 
     /// Submits a merge of the family into a prefix, and returns the job's id.

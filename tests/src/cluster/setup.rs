@@ -6,6 +6,7 @@ use std::process::Command;
 
 use chatvec::fault::{Failpoint, Mutant};
 
+use crate::clock;
 use crate::component::postgres;
 use crate::proxy::Proxy;
 
@@ -56,6 +57,13 @@ impl Setup {
     #[must_use]
     pub fn store_through(self, proxy: &Proxy) -> Self {
         self.variable("AWS_ENDPOINT_URL", format!("http://{}", proxy.address()))
+    }
+
+    /// A clock that is off by an offset such as `+1h`.
+    #[must_use]
+    pub fn clock(self, offset: &str) -> Self {
+        let environment = clock::shifted(offset).into_iter();
+        environment.fold(self, |setup, (name, value)| setup.variable(name, value))
     }
 
     /// Any variable of the environment.

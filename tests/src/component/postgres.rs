@@ -11,6 +11,7 @@ use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use super::{TRIES, bound, free_ports};
+use crate::clock;
 use crate::process::{Process, Signal};
 use crate::python::repository;
 
@@ -59,6 +60,8 @@ impl Postgres {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let data = folder.path().join("data");
             copy(&template, &data);
+            let clock = folder.path().join("clock");
+            fs::write(&clock, "+0").expect("a folder of one's own");
             own(folder.path(), account);
             let [port] = free_ports();
             let mut process = Process::start(serve(&programs, &data, port, account, settings));
@@ -118,6 +121,19 @@ impl Postgres {
             .process
             .runs_until("Postgres to be ready again", || is_ready(&data));
         assert!(is_ready, "Postgres does not start again");
+    }
+
+    /// Sets the clock of a server that has its own forwards or back, by an offset
+    /// from the right time such as `+1h`.
+    ///
+    /// # Panics
+    /// If it cannot be set.
+    pub fn shift_clock(&self, offset: &str) {
+        let [file, new] = ["clock", "clock.new"].map(|name| self.folder.path().join(name));
+        // Readers see the old offset or the new one, never half of it.
+        fs::write(&new, offset).expect("a folder of one's own");
+        own(&new, Account::unprivileged());
+        fs::rename(new, file).expect("a folder of one's own");
     }
 
     /// Its process, to be stopped and continued.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use chrono::{DateTime, NaiveDateTime, Utc};
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, HeaderMap, IF_MATCH, IF_NONE_MATCH, RANGE};
 use hyper::http::request::Parts;
@@ -24,6 +25,8 @@ pub(super) struct Call {
     pub(super) range: Option<AskedRange>,
     pub(super) condition: Option<Condition>,
     pub(super) metadata: Metadata,
+    /// When it was signed, by the client's clock.
+    pub(super) signed_at: Option<DateTime<Utc>>,
     /// The checksum that the body must have.
     pub(super) crc64: Option<u64>,
     /// Whether the checksum of an object is to be told.
@@ -62,6 +65,7 @@ impl Call {
             range: text(&head.headers, RANGE.as_str()).and_then(AskedRange::parse),
             condition: condition(&head.headers),
             metadata: metadata(&head.headers),
+            signed_at: text(&head.headers, "x-amz-date").and_then(time),
             crc64: text(&head.headers, CHECKSUM).and_then(crc64_from_base64),
             wants_checksum: text(&head.headers, "x-amz-checksum-mode").is_some(),
             query,
@@ -151,6 +155,12 @@ fn operation(method: &Method, key: &str, query: &BTreeMap<String, String>) -> Op
         ("DELETE", false) => Operation::Delete,
         _ => Operation::Unknown,
     }
+}
+
+/// A time as a signature has it.
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    let time = NaiveDateTime::parse_from_str(text, "%Y%m%dT%H%M%SZ");
+    Some(time.ok()?.and_utc())
 }
 
 /// Whom the signature names, in a header or in the URL. It is not verified.

@@ -96,7 +96,7 @@ const CONFLICT: Refused = refused(
     "ConditionalRequestConflict",
     "The conditional request cannot succeed due to a conflicting operation against this resource.",
 );
-const TIME_TOO_SKEWED: Refused = refused(
+pub(super) const TIME_TOO_SKEWED: Refused = refused(
     403,
     "RequestTimeTooSkewed",
     "The difference between the request time and the current time is too large.",

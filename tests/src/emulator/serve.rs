@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use chrono::{TimeDelta, Utc};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED};
@@ -24,6 +25,9 @@ use crate::component::BUCKET;
 
 /// When every object was written, as HTTP says it.
 const LONG_AGO: &str = "Thu, 01 Jan 2026 00:00:00 GMT";
+
+/// How far a client's clock may be off.
+const SKEW_MAX: TimeDelta = TimeDelta::minutes(15);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -173,6 +177,10 @@ impl Shared {
     ) -> Result<Answer, Refused> {
         if !lock(&self.access_keys).contains(&call.access_key) {
             return Err(refused::UNKNOWN_KEY);
+        }
+        let skew = call.signed_at.map(|signed| (Utc::now() - signed).abs());
+        if skew.is_some_and(|skew| skew > SKEW_MAX) {
+            return Err(refused::TIME_TOO_SKEWED);
         }
         if call.bucket != BUCKET {
             return Err(refused::NO_SUCH_BUCKET);

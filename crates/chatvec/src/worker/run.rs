@@ -73,7 +73,8 @@ pub enum WhenExhausted {
 pub enum WorkerEnd {
     /// It was asked to stop and gave everything back.
     Drained,
-    /// It lacked a resource, and its options say to stop then.
+    /// It lacked a resource, and its options say to stop then; or its machine is
+    /// not fit for any task.
     Exhausted(Problem),
 }
 

@@ -138,8 +138,12 @@ impl Worker {
     }
 
     fn stops_for(&self, failure: &TaskFailure) -> bool {
-        let stops = failure.kind == FailureKind::ResourceExhausted
-            && self.options.exhausted == WhenExhausted::Stop;
+        let stops = match failure.kind {
+            // It would fail every task that it takes.
+            FailureKind::Preempted => true,
+            FailureKind::ResourceExhausted => self.options.exhausted == WhenExhausted::Stop,
+            _ => false,
+        };
         if stops {
             self.note_exhausted(failure.problem.clone());
         }

@@ -16,7 +16,8 @@ pub enum FailureKind {
     Transient,
     /// The worker lacks something, such as disk space. Retried uncharged.
     ResourceExhausted,
-    /// The worker stops for a reason that is not the task's. Retried uncharged.
+    /// The worker is to blame and stops: its machine's clock is wrong. Retried
+    /// uncharged, at once.
     Preempted,
     /// A source is not the object that was planned. Permanent.
     SourceChanged,

@@ -139,7 +139,9 @@ pub enum TaskOp {
         /// All parts, in order.
         parts: Vec<RecordedPart>,
     },
-    /// The holder reports a failure; what follows is [`judge`]'s to say.
+    /// The holder reports a failure; what follows is [`judge`]'s to say. But a
+    /// repair in COMMITTING whose upload is gone is DONE as it was: a finalizer
+    /// that was held up may have completed the upload, and the next one looks.
     Fail {
         /// The fence of the lease.
         fence: Fence,
@@ -426,7 +428,21 @@ impl Task {
         jitter: f64,
         around: &Around,
     ) -> Result<Self, TaskRefused> {
-        self.held(fence)?;
+        let holder = self.held(fence)?;
+        if around.job == JobState::Committing && kind == FailureKind::UploadGone {
+            return Ok(Self {
+                state: TaskState::Done,
+                done: Some(DoneBy {
+                    fence,
+                    worker: holder.worker.clone(),
+                }),
+                holder: None,
+                progress_bytes: self.bytes,
+                error: Some(kind),
+                updated_at_ms: around.now_ms,
+                ..self.clone()
+            });
+        }
         let counters = TaskCounters {
             failures: self.counters.failures + u32::from(kind.is_charged()),
             ..self.counters

@@ -13,15 +13,15 @@ use futures_util::future::join_all;
 use tonic::transport::Endpoint;
 
 /// Clients that ask for the same job at once.
-const CLIENTS: usize = 60;
+const CLIENTS: usize = 100;
 /// Rounds of a storm of resets, and calls under way at each.
-const STORM: (u64, u64) = (40, 50);
+const STORM: (u64, u64) = (100, 100);
 
 #[test]
 fn row_25_duplicate_submissions() {
     let mut row = Row::new(
         25,
-        "60 clients submit one request at once, and a coordinator is killed meanwhile",
+        "100 clients submit one request at once, and a coordinator is killed meanwhile",
     );
     let cluster = Cluster::tiny();
     let coordinators = [(); 2].map(|()| cluster.serve(&Setup::default()));
@@ -72,7 +72,10 @@ fn row_26_request_id_with_another_recipe() {
 
 #[test]
 fn row_27_clients_vanish_in_the_middle_of_calls() {
-    let mut row = Row::new(27, "the connections of 2,000 calls are reset in the middle");
+    let mut row = Row::new(
+        27,
+        "the connections of 10,000 calls are reset in the middle",
+    );
     let cluster = Cluster::tiny();
     let coordinator = cluster.serve(&Setup::default());
     let proxy = cluster.coordinator_proxy(&coordinator);

@@ -6,6 +6,7 @@
 //! scale: processes that start, a job that goes on.
 
 mod clients;
+mod clocks;
 mod coordinators;
 mod database;
 mod found;

@@ -215,9 +215,9 @@ async fn refuse(
     let store = &resources.store;
     let Unplannable { kind, mut problems } = unplannable;
     telemetry::failed(&problems[0]);
-    if kind == FailureKind::Transient
-        && store.age_of_job(job).await? < resources.options.storage_patience
-    {
+    // A coordinator that is to blame itself leaves the job to another one.
+    let passes = matches!(kind, FailureKind::Transient | FailureKind::Preempted);
+    if passes && store.age_of_job(job).await? < resources.options.storage_patience {
         tracing::warn!(job.problem = %problems[0], "job cannot be planned just now, it will be tried again");
         // Nobody takes the job up before this epoch's lease has run out: a pause.
         return Ok(());

@@ -310,9 +310,9 @@ impl ObjectError {
     pub fn failure(&self) -> TaskFailure {
         let kind = match self {
             Self::NotFound { .. } | Self::Changed { .. } => FailureKind::SourceChanged,
-            Self::Denied { .. } | Self::NoCredentials { .. } | Self::ClockSkew { .. } => {
-                FailureKind::PermissionDenied
-            }
+            Self::Denied { .. } | Self::NoCredentials { .. } => FailureKind::PermissionDenied,
+            // Another machine may do it.
+            Self::ClockSkew { .. } => FailureKind::Preempted,
             // Whoever ended the upload took the lease away before.
             Self::UploadGone { .. } => FailureKind::UploadGone,
             Self::Conflict { .. }

@@ -115,6 +115,10 @@ pub(super) fn failure_of(error: &ObjectError) -> TaskFailure {
     let failure = error.failure();
     match failure.kind {
         FailureKind::Transient | FailureKind::PermissionDenied => failure,
+        FailureKind::Preempted => TaskFailure {
+            kind: FailureKind::Transient,
+            ..failure
+        },
         _ => TaskFailure {
             kind: FailureKind::BadInput,
             ..failure

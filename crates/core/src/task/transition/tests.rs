@@ -312,6 +312,27 @@ fn a_failure_is_charged_by_its_kind() {
 }
 
 #[test]
+fn a_repair_whose_upload_is_gone_is_done_as_it_was_and_any_other_task_has_failed() {
+    let done = leased().after(&report(Fence(1)), &at(1_100)).unwrap();
+    let open = done.reopened(1_200).unwrap();
+    let held = open.after(&claim("b"), &at(1_300)).unwrap();
+    let gone = TaskOp::Fail {
+        fence: held.fence,
+        kind: FailureKind::UploadGone,
+        jitter: 0.5,
+    };
+    let committing = Around {
+        job: JobState::Committing,
+        ..at(1_400)
+    };
+    let kept = held.after(&gone, &committing).unwrap();
+    assert_eq!((kept.state, &kept.parts), (TaskState::Done, &done.parts));
+    assert_eq!(kept.counters, TaskCounters::default());
+    let failed = held.after(&gone, &at(1_400)).unwrap();
+    assert_eq!(failed.state, TaskState::Failed);
+}
+
+#[test]
 fn a_charged_failure_beyond_the_jobs_is_the_last() {
     let burnt = Around {
         retries_left: 0,
