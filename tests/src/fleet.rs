@@ -98,7 +98,7 @@ impl Fleet {
         Self::with_emulator(profile, Postgres::start_durable())
     }
 
-    fn with_emulator(profile: Profile, postgres: Postgres) -> Self {
+    pub(crate) fn with_emulator(profile: Profile, postgres: Postgres) -> Self {
         let emulator = Emulator::start(profile);
         let (access, bucket) = (emulator.access(ACCESS_KEY), emulator.bucket());
         let fleet = Self::on(Store::Emulator(emulator), access, bucket, postgres);

@@ -88,8 +88,8 @@ impl Cluster {
     /// # Panics
     /// If a service cannot be had.
     pub fn with_clock() -> Self {
-        let fleet = Fleet::on_emulator_and(Profile::Aws, Postgres::with_clock());
-        Self::of(fleet, &many_tasks())
+        let fleet = Fleet::with_emulator(Profile::Aws, Postgres::with_clock());
+        Self::of(fleet, &some_tasks())
     }
 
     fn with(spec: &FamilySpec, profile: Profile) -> Self {

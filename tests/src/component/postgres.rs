@@ -27,10 +27,24 @@ const STOPS_WITHIN: Duration = Duration::from_secs(40);
 pub struct Postgres {
     process: Process,
     port: u16,
-    settings: &'static [&'static str],
+    manner: Manner,
     // Removed after the server has ended: fields are dropped after `drop`.
     folder: TempDir,
 }
+
+/// How a server runs, after a crash as before.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    settings: &'static [&'static str],
+    /// Whether it has a clock of its own.
+    own_clock: bool,
+}
+
+/// The machine does not crash under a test, and if it does, no matter.
+const QUICK: Manner = Manner {
+    settings: &["-c", "fsync=off"],
+    own_clock: false,
+};
 
 impl Postgres {
     /// Starts a server and waits until it takes connections.
@@ -39,8 +53,7 @@ impl Postgres {
     /// If Postgres is not installed and cannot be, or does not start. A test
     /// that needs a database must not pass without it.
     pub fn start() -> Self {
-        // The machine does not crash under a test, and if it does, no matter.
-        Self::start_with(&["-c", "fsync=off"])
+        Self::start_with(QUICK)
     }
 
     /// The same with commits that are on the disk before they are answered, as
@@ -49,10 +62,25 @@ impl Postgres {
     /// # Panics
     /// As [`Postgres::start`].
     pub fn start_durable() -> Self {
-        Self::start_with(&[])
+        Self::start_with(Manner {
+            settings: &[],
+            ..QUICK
+        })
     }
 
-    fn start_with(settings: &'static [&'static str]) -> Self {
+    /// As [`Postgres::start`], with a clock of its own, which is right until
+    /// [`Postgres::shift_clock`].
+    ///
+    /// # Panics
+    /// As [`Postgres::start`], or if `libfaketime` cannot be had.
+    pub fn with_clock() -> Self {
+        Self::start_with(Manner {
+            own_clock: true,
+            ..QUICK
+        })
+    }
+
+    fn start_with(manner: Manner) -> Self {
         let programs = programs();
         let account = Account::unprivileged();
         let template = template(&programs, account);
@@ -60,16 +88,16 @@ impl Postgres {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let data = folder.path().join("data");
             copy(&template, &data);
-            let clock = folder.path().join("clock");
-            fs::write(&clock, "+0").expect("a folder of one's own");
+            fs::write(clock_of(folder.path()), "+0").expect("a folder of one's own");
             own(folder.path(), account);
             let [port] = free_ports();
-            let mut process = Process::start(serve(&programs, &data, port, account, settings));
+            let mut process =
+                Process::start(serve(&programs, folder.path(), port, account, manner));
             if process.runs_until("Postgres to be ready", || is_ready(&data)) {
                 return Self {
                     process,
                     port,
-                    settings,
+                    manner,
                     folder,
                 };
             }
@@ -113,9 +141,9 @@ impl Postgres {
     /// # Panics
     /// If it does not start.
     pub fn start_again(&mut self) {
-        let data = self.folder.path().join("data");
-        let account = Account::unprivileged();
-        let command = serve(&programs(), &data, self.port, account, self.settings);
+        let (folder, account) = (self.folder.path(), Account::unprivileged());
+        let data = folder.join("data");
+        let command = serve(&programs(), folder, self.port, account, self.manner);
         self.process = Process::start(command);
         let is_ready = self
             .process
@@ -127,9 +155,11 @@ impl Postgres {
     /// from the right time such as `+1h`.
     ///
     /// # Panics
-    /// If it cannot be set.
+    /// If it has none.
     pub fn shift_clock(&self, offset: &str) {
-        let [file, new] = ["clock", "clock.new"].map(|name| self.folder.path().join(name));
+        assert!(self.manner.own_clock, "it has the machine's clock");
+        let file = clock_of(self.folder.path());
+        let new = file.with_extension("new");
         // Readers see the old offset or the new one, never half of it.
         fs::write(&new, offset).expect("a folder of one's own");
         own(&new, Account::unprivileged());
@@ -274,23 +304,36 @@ fn template(programs: &Path, account: Option<Account>) -> PathBuf {
 
 fn serve(
     programs: &Path,
-    data: &Path,
+    folder: &Path,
     port: u16,
     account: Option<Account>,
-    settings: &[&str],
+    manner: Manner,
 ) -> Command {
-    let mut command = bound(programs.join("postgres"), "QUIT", &switch(account));
+    let data = folder.join("data");
+    // What another clock leaves in shared memory belongs to whoever loads it
+    // first: that must not be `setpriv`, which is somebody else.
+    let mut command = bound("env", "QUIT", &switch(account));
+    if manner.own_clock {
+        let variables = clock::shifted_by_file(&clock_of(folder)).into_iter();
+        command.args(variables.map(|(name, value)| format!("{name}={value}")));
+    }
     command
+        .arg(programs.join("postgres"))
         .arg("-D")
-        .arg(data)
+        .arg(&data)
         .args(["-p", &port.to_string()])
         .args(["-c", "listen_addresses=127.0.0.1"])
         .args(["-c", "unix_socket_directories="])
+        .args(manner.settings)
         // Each coordinator of a test may have its pool.
         .args(["-c", "max_connections=500"])
-        .args(settings)
         .current_dir(data);
     command
+}
+
+/// Where the offset of a server's own clock is.
+fn clock_of(folder: &Path) -> PathBuf {
+    folder.join("clock")
 }
 
 fn switch(account: Option<Account>) -> Vec<String> {

@@ -1,11 +1,13 @@
 //! Clocks that are wrong: rows 23 and 24.
 
-use std::thread;
+use std::time::{Duration, Instant};
 
 use chatvec::fault::Failpoint;
+use chatvec_tests::checker::Invariant;
 use chatvec_tests::cluster::{Cluster, LEASE, Row, Setup};
 use chatvec_tests::emulator::Operation;
 use chatvec_tests::fleet::addresses;
+use chatvec_tests::process::until_every;
 
 /// What ends with 75: the user may mend it and try again.
 const TRY_AGAIN: i32 = 75;
@@ -68,13 +70,18 @@ fn row_23_clocks_of_workers_and_coordinators_are_wrong() {
 fn row_24_clock_of_the_database_jumps() {
     let mut row = Row::new(24, "the clock of the database jumps by an hour");
     let cluster = Cluster::with_clock();
+    for invariant in [Invariant::SelfFence, Invariant::ReportsStay] {
+        cluster.unchecked(invariant, "the database's times jump, the store's do not");
+    }
     let coordinators = [(); 2].map(|()| cluster.serve(&Setup::default()));
+    let begin = Instant::now();
     let all = addresses(&coordinators);
     let slow = Setup::default().at(Failpoint::PutReady, "delay=500:*");
     let workers = [(); 3].map(|()| cluster.worker(&all, &slow));
     let job = cluster.submit(&all, "out", &[]);
-    // By now leases are taken back: the grace of the first contact is over.
-    thread::sleep(LEASE);
+    until_every(Duration::from_millis(50), "the first grace to end", || {
+        begin.elapsed() > LEASE
+    });
     let again = cluster.submit(&all, "again", &[]);
     cluster.until_done(&again, 1);
     let held =
