@@ -21,28 +21,32 @@ struct Metadata {
 pub const INDEX_NAME: &str = "model.safetensors.index.json";
 
 /// The index of a plan with several weight files, as text that ends with a
-/// newline; `None` where one file holds everything. `total_size` counts tensor
-/// bytes only, as the field's other writers do.
+/// newline; `None` where one file holds everything.
 pub fn index_json(plan: &Plan) -> Option<String> {
     if plan.files.len() < 2 {
         return None;
     }
-    let mut weight_map = BTreeMap::new();
-    for file in &plan.files {
-        for placed in &file.tensors {
-            weight_map.insert(
-                plan.decisions()[placed.tensor.0 as usize].name.as_str(),
-                file.name.as_str(),
-            );
-        }
-    }
+    let placed = plan.files.iter().flat_map(|file| {
+        let names = file.tensors.iter().map(|placed| {
+            let decision = &plan.decisions()[placed.tensor.0 as usize];
+            decision.name.as_str()
+        });
+        names.map(|name| (name, file.name.as_str()))
+    });
+    Some(index_of(plan.tensor_bytes(), placed))
+}
+
+/// The index of these tensors, each with the name of its file. `total_size`
+/// counts tensor bytes only, as the field's other writers do.
+pub fn index_of<'a>(
+    total_size: u64,
+    placed: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> String {
     let index = Index {
-        metadata: Metadata {
-            total_size: plan.tensor_bytes(),
-        },
-        weight_map,
+        metadata: Metadata { total_size },
+        weight_map: placed.into_iter().collect(),
     };
     let text =
         serde_json::to_string_pretty(&index).expect("maps of text and numbers always serialise");
-    Some(text + "\n")
+    text + "\n"
 }

@@ -8,7 +8,7 @@ mod index;
 mod layout;
 mod split;
 
-pub use index::{INDEX_NAME, index_json};
+pub use index::{INDEX_NAME, index_json, index_of};
 pub use layout::{OutputFile, PlacedTensor};
 pub use split::{PartSize, TaskRange};
 

@@ -10,7 +10,7 @@ use super::Finished;
 /// The report of a finished job. Parts come in order of file and position, so
 /// the folded sums are the same however many workers there were.
 pub(super) fn report(finished: &Finished) -> Vec<u8> {
-    let tensors = &finished.blueprint.tensors;
+    let tensors = &finished.blueprint.tensors.0;
     let mut folded: Vec<Option<SliceSums>> = vec![None; tensors.len()];
     for part in &finished.parts {
         let sums = decode_sums(&part.part.stats).expect("the store keeps what a report held");

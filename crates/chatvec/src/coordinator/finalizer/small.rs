@@ -56,6 +56,7 @@ pub(super) async fn read_all(
         {
             None => Bytes::from(report::report(finished)),
             Some(SideContent::Text(text)) => Bytes::from(text.clone()),
+            Some(SideContent::Index) => Bytes::from(blueprint.index_text()),
             Some(SideContent::Copy(source)) => match read(resources, source).await? {
                 Ok(bytes) => bytes,
                 Err(changed) => return Ok(Err(failure(FailureKind::SourceChanged, changed))),

@@ -1,24 +1,24 @@
 //! What publishing needs of a plan, as the job store keeps it between the
 //! planner and the finalizer.
 
-use chatvec_core::align::{Decision, Outcome, Role};
+use chatvec_core::align::Role;
 use chatvec_core::card::{self, Card, CardInput};
-use chatvec_core::dtype::Dtype;
 use chatvec_core::manifest;
-use chatvec_core::plan::{INDEX_NAME, PartSize, index_json};
+use chatvec_core::plan::{INDEX_NAME, PartSize, index_of};
 use chatvec_core::problem::Problem;
 use chatvec_core::recipe::Recipe;
 use chatvec_core::sidefile::{Content, SideFile};
 use chatvec_core::task::SourceFile;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::Draft;
+use super::tensors::{Decided, PlannedTensor, PlannedTensors};
 
 /// The part of a plan that outlives planning. Between [`Blueprint::of`] and
 /// [`Blueprint::encode`] its tensors are those of the plan, which are written
 /// one by one: a copy of a hundred thousand takes tens of megabytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Blueprint<T = Vec<PlannedTensor>> {
+pub struct Blueprint<T = PlannedTensors> {
     /// The inputs, for the manifest.
     pub inputs: Vec<manifest::Input>,
     /// Size of every part but the last of a file.
@@ -52,21 +52,6 @@ pub struct PlannedFile {
     pub size: u64,
 }
 
-/// A tensor of the output, for the statistics.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PlannedTensor {
-    /// Its name.
-    pub name: String,
-    /// Its type in the output.
-    pub dtype: Dtype,
-    /// Its shape.
-    pub shape: Vec<u64>,
-    /// What happens to it, and why, for people.
-    pub decision: String,
-    /// Vector and λ × `lambda_scale` of each term; empty where cp's is kept.
-    pub terms: Vec<(u32, f64)>,
-}
-
 /// A side file of the output.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlannedSide {
@@ -83,16 +68,8 @@ pub enum SideContent {
     Text(String),
     /// A pinned file of an input.
     Copy(SourceFile),
-}
-
-/// The tensors of a plan, as a blueprint has them.
-#[derive(Debug, Clone, Copy)]
-pub struct Decided<'a>(&'a [Decision]);
-
-impl Serialize for Decided<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(planned_tensor))
-    }
+    /// The index of the blueprint's own tensors.
+    Index,
 }
 
 impl<'a> Blueprint<Decided<'a>> {
@@ -113,10 +90,10 @@ impl<'a> Blueprint<Decided<'a>> {
                 content: SideContent::Text(model_card(recipe, draft)),
             },
         );
-        let index = index_json(plan);
-        let index = index.map(|text| PlannedSide {
+        let has_index = plan.files.len() > 1;
+        let index = has_index.then(|| PlannedSide {
             path: INDEX_NAME.to_owned(),
-            content: SideContent::Text(text),
+            content: SideContent::Index,
         });
         let files = plan.files.iter().map(|file| PlannedFile {
             name: file.name.clone(),
@@ -126,7 +103,7 @@ impl<'a> Blueprint<Decided<'a>> {
             inputs,
             part_size: plan.part_size,
             files: files.collect(),
-            tensors: Decided(plan.decisions()),
+            tensors: Decided::of(plan),
             sides,
             index,
             warnings: draft.warnings.clone(),
@@ -142,30 +119,22 @@ impl<'a> Blueprint<Decided<'a>> {
 }
 
 impl Blueprint {
+    /// The text of the index, where there are several weight files.
+    pub fn index_text(&self) -> String {
+        let tensors = &self.tensors.0;
+        let placed = tensors.iter().map(|tensor| {
+            let file = &self.files[tensor.file as usize];
+            (tensor.name.as_str(), file.name.as_str())
+        });
+        index_of(tensors.iter().map(PlannedTensor::bytes).sum(), placed)
+    }
+
     /// Reads back what [`Blueprint::encode`] wrote.
     ///
     /// # Errors
     /// If the bytes are something else.
     pub fn decode(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
-    }
-}
-
-fn planned_tensor(decision: &Decision) -> PlannedTensor {
-    let terms = match &decision.outcome {
-        Outcome::Keep(_) => Vec::new(),
-        Outcome::Merge(merge) => merge
-            .terms
-            .iter()
-            .map(|term| (term.vector as u32, term.lambda))
-            .collect(),
-    };
-    PlannedTensor {
-        name: decision.name.clone(),
-        dtype: decision.output,
-        shape: decision.shape.clone(),
-        decision: decision.outcome.to_string(),
-        terms,
     }
 }
 

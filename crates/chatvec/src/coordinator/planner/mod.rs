@@ -5,10 +5,12 @@ mod blueprint;
 mod draft;
 mod inputs;
 mod prepare;
+mod tensors;
 
-pub use blueprint::{Blueprint, PlannedFile, PlannedSide, PlannedTensor, SideContent};
+pub use blueprint::{Blueprint, PlannedFile, PlannedSide, SideContent};
 pub use draft::{Draft, draft};
 pub use inputs::SurveyedInputs;
+pub use tensors::{PlannedTensor, PlannedTensors};
 
 use chatvec_core::ids::JobId;
 use chatvec_core::problem::Problem;

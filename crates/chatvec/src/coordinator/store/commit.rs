@@ -19,9 +19,12 @@ pub struct Commit {
     pub committing_at_ms: i64,
 }
 
+/// The first lease makes a job RUNNING: of a long queue, a job that has tasks is
+/// not looked at.
 const JOBS_TO_COMMIT: &str = "-- jobs_to_commit
     SELECT job_id FROM job
     WHERE state IN ('QUEUED', 'RUNNING', 'COMMITTING') AND epoch_expires_at_ms <= {now}
+      AND (state <> 'QUEUED' OR bytes = 0)
       AND NOT EXISTS (SELECT 1 FROM task
                       WHERE task.job_id = job.job_id AND task.state <> 'DONE')
     ORDER BY created_at_ms, job_id";
