@@ -2,10 +2,11 @@
 //!
 //! An index keeps every task that was ever READY for as long as any transaction
 //! of the database is open, and a claim that begins at its end passes over them
-//! all. So a claim begins where the last one of this process found tasks. What
-//! has become READY before that place is found because a wake-up tells of it,
-//! because a claim that finds too little looks everywhere, and, where neither
-//! comes, because now and then a claim looks everywhere anyway.
+//! all. So a claim begins at the first task that was READY after the last claim
+//! of this process. What has become READY before that place is found because a
+//! wake-up tells of it, because a claim that finds too little looks everywhere,
+//! and, where neither comes, because now and then a claim looks everywhere
+//! anyway.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ impl Floor {
         }
     }
 
-    /// A claim has found what it asked for, the least key of it being this.
+    /// After a claim, this was the least key of a READY task from where it looked.
     pub(super) fn found(&self, search: &Search, key: i64) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if search.is_wide() {
@@ -84,7 +85,7 @@ mod unit {
     use super::*;
 
     #[test]
-    fn a_claim_begins_where_the_last_one_found_tasks() {
+    fn a_claim_begins_at_the_first_task_that_the_last_one_left() {
         let floor = Floor::default();
         let first = floor.search(1);
         assert!(first.is_wide());

@@ -72,6 +72,12 @@ const CLAIM: &str = "-- claim
     FROM c WHERE job_id = c_job AND task_no = c_task AND state = 'READY'
     RETURNING job_id, task_no, file_no, fence, attempt, sched_key";
 
+/// Also of tasks that may not be leased yet, and of those that another claim is
+/// about to take.
+const LEAST_READY: &str = "-- least_ready
+    SELECT sched_key FROM task WHERE state = 'READY' AND sched_key >= $1
+    ORDER BY sched_key, job_id, task_no LIMIT 1";
+
 /// Null where no tenant has a limit that it has not reached.
 const LEAST_ROOM: &str = "-- least_room
     WITH held AS (
@@ -184,7 +190,7 @@ impl Store {
                 search.widen();
             }
         }
-        let least_key = claims.iter().map(|claimed| claimed.sched_key).min();
+        let least_key = least_ready(&mut tx, &search).await?;
         let mut started = 0;
         let jobs: BTreeSet<_> = claims.iter().map(|claimed| &claimed.lease.job).collect();
         for job in jobs {
@@ -353,6 +359,15 @@ async fn with_details(tx: &mut Tx, claims: Vec<Claimed>) -> Result<Vec<Acquired>
         })
     };
     claims.into_iter().map(acquired).collect()
+}
+
+/// The least key of a task that is READY still, from where the claim looked.
+async fn least_ready(tx: &mut Tx, search: &Search) -> Result<Option<i64>, StoreError> {
+    let row = sqlx::query(tx.sql(LEAST_READY))
+        .bind(search.from)
+        .fetch_optional(tx.connection())
+        .await?;
+    row.map(|row| decode::number(&row, "sched_key")).transpose()
 }
 
 /// How many more leases the tenant that is closest to its limit may have;
