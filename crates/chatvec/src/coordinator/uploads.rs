@@ -1,6 +1,7 @@
 //! Creating the uploads whose intents the job store has.
 
 use chatvec_core::ids::JobId;
+use tracing::Instrument as _;
 
 use super::store::{Epoch, NewUpload, Store, StoreError, UploadKey};
 use crate::fault::{self, Failpoint, Injected};
@@ -23,8 +24,25 @@ impl From<Injected> for OpenError {
     }
 }
 
-/// Creates an upload and records its id; returns both.
+/// Creates an upload and records its id; returns both. Dropping this on the way
+/// stops nothing: an upload that is created is recorded or aborted, whatever
+/// becomes of the coordinator's turn.
 pub(super) async fn open(
+    store: &Store,
+    bucket: &Bucket,
+    job: &JobId,
+    epoch: Epoch,
+    upload: &NewUpload,
+) -> Result<(UploadKey, String), OpenError> {
+    let (store, bucket) = (store.clone(), bucket.clone());
+    let (job, upload) = (job.clone(), upload.clone());
+    let opening = async move { create(&store, &bucket, &job, epoch, &upload).await };
+    tokio::spawn(opening.in_current_span())
+        .await
+        .expect("it does not panic, and the runtime outlives it")
+}
+
+async fn create(
     store: &Store,
     bucket: &Bucket,
     job: &JobId,

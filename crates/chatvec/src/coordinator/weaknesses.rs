@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chatvec_core::ids::JobId;
 use chatvec_core::problem::Problem;
 use tokio::sync::OnceCell;
+use tracing::Instrument as _;
 
 use crate::storage::OutputPrefix;
 use crate::storage::object::{Finding, ObjectError, forget_probe, probe_lightly};
@@ -33,7 +34,7 @@ impl Weaknesses {
             Arc::clone(known.entry(bucket.to_string()).or_default())
         };
         let probed = warnings.get_or_try_init(async || {
-            let findings = probe_lightly(output.bucket(), output.url(), job.as_str()).await?;
+            let findings = probe(output, job).await?;
             let warnings = findings
                 .iter()
                 .filter_map(|one: &Finding| one.warning(&bucket));
@@ -51,6 +52,16 @@ impl Weaknesses {
             }
         }
     }
+}
+
+/// Dropping this stops nothing: a probe that is begun takes its objects with it,
+/// whatever becomes of the coordinator's turn.
+async fn probe(output: &OutputPrefix, job: &JobId) -> Result<Vec<Finding>, ObjectError> {
+    let (bucket, url, job) = (output.bucket().clone(), output.url().clone(), job.clone());
+    let probing = async move { probe_lightly(&bucket, &url, job.as_str()).await };
+    tokio::spawn(probing.in_current_span())
+        .await
+        .expect("it does not panic, and the runtime outlives it")
 }
 
 /// Removes what a coordinator that died while it probed for this job has left.
