@@ -6,6 +6,7 @@ mod bytes;
 mod cli;
 mod kill;
 mod manifest;
+mod model;
 mod reference;
 mod resume;
 

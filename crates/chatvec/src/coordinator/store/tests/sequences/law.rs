@@ -211,6 +211,7 @@ impl Law {
                 let retried = FailOutcome::Retried { not_before_ms };
                 (Answer::Failed(retried), "retried")
             }
+            (TaskOp::Fail { .. }, TaskState::Done) => (Answer::Failed(FailOutcome::Kept), "kept"),
             (TaskOp::Fail { .. }, TaskState::Failed) => {
                 (Answer::Failed(FailOutcome::GaveUp), "gave up")
             }

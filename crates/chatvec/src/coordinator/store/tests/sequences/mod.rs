@@ -65,7 +65,10 @@ const WANTED: &[(&str, &[&str])] = &[
             "lease lost",
         ],
     ),
-    ("fail", &["retried", "gave up", "cancelled", "lease lost"]),
+    (
+        "fail",
+        &["retried", "kept", "gave up", "cancelled", "lease lost"],
+    ),
     ("release", &["ready", "cancelled", "lease lost"]),
     ("release all", &["some", "nothing"]),
     (

@@ -365,6 +365,9 @@ fn fail(law: &Law, chance: &mut Chance) -> Option<Op> {
     if kind.is_permanent() && chance.of_ten(8) {
         kind = FailureKind::Transient;
     }
+    if law.jobs[&lease.job].state == JobState::Committing && chance.of_ten(5) {
+        kind = FailureKind::UploadGone;
+    }
     let op = TaskOp::Fail {
         fence: lease.fence,
         kind,
