@@ -35,16 +35,17 @@ fn row_13_database_crashes_under_load() {
     let coordinators = [(); 2].map(|()| cluster.serve(&Setup::default()));
     let all = addresses(&coordinators);
     // Slow enough that the crash comes in the middle.
-    let slow = Setup::default().at(Failpoint::PutReady, "delay=300:*");
+    let slow = Setup::default().at(Failpoint::PutReady, "delay=1000:*");
     let _workers = [(); 2].map(|()| cluster.worker(&all, &slow));
     let job = cluster.submit(&all, "out", &[]);
     cluster.until_done(&job, 2);
+    let tasks = format!("SELECT count(*) FROM task WHERE job_id = '{job}'");
+    let all_tasks = cluster.number(&tasks);
+    let done = cluster.number(&format!("{tasks} AND state = 'DONE'"));
+    assert!(done < all_tasks, "the crash comes in the middle");
     cluster.fleet.postgres.crash();
     cluster.fleet.postgres.start_again();
     let up = Instant::now();
-    let done = cluster.number(&format!(
-        "SELECT count(*) FROM task WHERE job_id = '{job}' AND state = 'DONE'"
-    ));
     cluster.until_done(&job, done + 1);
     row.within(
         "tasks are reported again",
