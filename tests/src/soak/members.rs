@@ -107,6 +107,8 @@ impl Members {
     pub(super) fn kill(&mut self, who: Who) -> bool {
         let member = self.member_mut(who);
         member.is_wanted = false;
+        // It may be on its way to an orderly end, which is asked of it no more.
+        member.draining_since = None;
         let Some(process) = &member.process else {
             return false;
         };
