@@ -48,7 +48,7 @@ impl fmt::Display for Who {
 pub enum Edge {
     /// From a worker to every coordinator.
     WorkerToCoordinators(usize),
-    /// From a worker to the store, one of the first [`DETOURED`].
+    /// From a worker to the store, one of the first `DETOURED`.
     WorkerToStore(usize),
     /// From a coordinator to the database.
     CoordinatorToDatabase(usize),

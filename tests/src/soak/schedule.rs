@@ -28,7 +28,7 @@ pub(super) const KEPT: usize = 3;
 /// Who submits.
 pub(super) const TENANTS: usize = 3;
 
-/// Which merge a job is, among those of [`super::merges`].
+/// Which merge a job is, among those that the soak knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
     /// 10 MB.

@@ -126,7 +126,7 @@ fn whatever_happens_every_rule_holds_and_an_end_stays_within_reach() {
 }
 
 #[test]
-fn without_the_fence_a_report_counts_under_anothers_lease() {
+fn without_the_fence_a_report_counts_under_the_lease_of_another() {
     assert_eq!(with(Mutant::NoFenceGuard), Some(Rule::DoneUnderItsFence));
 }
 
