@@ -21,9 +21,9 @@ use super::WORK;
 /// Claimers at once of row 33; the job has as many tasks.
 const CLAIMERS: u64 = 8;
 /// How long they go on, and what they may wait for a claim: the design's 0.1 s,
-/// and as much again for a machine that does other things.
+/// and the rest of a second for a machine that does other things.
 const CLAIMED_FOR: Duration = Duration::from_secs(15);
-const CLAIM_WITHIN: Duration = Duration::from_millis(200);
+const CLAIM_WITHIN: Duration = Duration::from_secs(1);
 
 /// Slots of two workers.
 const SLOTS: u64 = 4;
