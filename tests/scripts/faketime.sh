@@ -3,6 +3,7 @@
 # Installs the package where it is missing and root runs this.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/scripts/package.sh
 
 find_library() {
     local library
@@ -15,18 +16,5 @@ find_library() {
     return 1
 }
 
-find_library && exit 0
-
-# Tests run in parallel processes: the first installs it, the others wait here.
-mkdir -p target
-exec 9> target/faketime.lock
-flock 9
-find_library && exit 0
-
-if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-    echo "expected \`libfaketime.so.1\` in /usr/lib/*/faketime, found none: install the package libfaketime" >&2
-    exit 1
-fi
-install() { apt-get install -y --no-install-recommends libfaketime; }
-install >&2 || { apt-get update >&2 && install >&2; }
-find_library
+found_or_installed find_library libfaketime \
+    "\`libfaketime.so.1\` in /usr/lib/*/faketime"

@@ -3,6 +3,7 @@
 # Installs the package where it is missing and root runs this.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/scripts/package.sh
 
 # Distributions keep the server's programs off PATH.
 find_programs() {
@@ -17,21 +18,11 @@ find_programs() {
     return 1
 }
 
-find_programs && exit 0
-
-# Tests run in parallel processes: the first installs it, the others wait here.
-mkdir -p target
-exec 9> target/postgres.lock
-flock 9
-find_programs && exit 0
-
-if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-    echo "expected Postgres's \`initdb\` and \`postgres\` on PATH or in /usr/lib/postgresql/*/bin, found neither: install the package postgresql" >&2
-    exit 1
-fi
 # The package would make a database and start a server: the tests run their own.
-mkdir -p /etc/postgresql-common/createcluster.d
-echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/tests.conf
-install() { apt-get install -y --no-install-recommends postgresql; }
-install >&2 || { apt-get update >&2 && install >&2; }
-find_programs
+prepare_installation() {
+    mkdir -p /etc/postgresql-common/createcluster.d
+    echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/tests.conf
+}
+
+found_or_installed find_programs postgresql \
+    "\`initdb\` and \`postgres\` on PATH or in /usr/lib/postgresql/*/bin"

@@ -4,9 +4,8 @@
 //! as they do where a real clock is set.
 
 use std::path::Path;
-use std::process::Command;
 
-use crate::python::repository;
+use crate::component::installed;
 
 /// What a process has to be started with for its clock to be off by an offset
 /// such as `+1h` or `-1h`.
@@ -36,13 +35,5 @@ pub fn shifted_by_file(file: &Path) -> [(&'static str, String); 4] {
 }
 
 fn library() -> String {
-    let output = Command::new(repository().join("tests/scripts/faketime.sh"))
-        .output()
-        .expect("`tests/scripts/faketime.sh` can be run");
-    assert!(
-        output.status.success(),
-        "there is no libfaketime for the tests:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    installed("faketime.sh").display().to_string()
 }

@@ -10,7 +10,10 @@ mod seaweedfs;
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::process::Command;
+
+use crate::python::repository;
 
 pub use bucket::{Access, Bucket};
 pub use postgres::Postgres;
@@ -18,6 +21,24 @@ pub use seaweedfs::{BUCKET, Identity, SeaweedFs};
 
 /// How often a server is started when somebody is quicker to take its ports.
 const TRIES: usize = 5;
+
+/// What a script of `tests/scripts` prints: where something is that it installs
+/// where it is missing.
+///
+/// # Panics
+/// If it cannot be had. A test that needs it must not pass without it.
+pub(crate) fn installed(script: &str) -> PathBuf {
+    let script = repository().join("tests/scripts").join(script);
+    let output = Command::new(&script).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    assert!(
+        output.status.success(),
+        "{}:\n{}",
+        script.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
 
 /// Ports of loopback that were free a moment ago.
 fn free_ports<const N: usize>() -> [u16; N] {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use super::{TRIES, bound, free_ports};
+use super::{TRIES, bound, free_ports, installed};
 use crate::clock;
 use crate::process::{Process, Signal};
 use crate::python::repository;
@@ -253,15 +253,7 @@ impl Account {
 
 /// The folder of `initdb` and `postgres`.
 fn programs() -> PathBuf {
-    let output = Command::new(repository().join("tests/scripts/postgres.sh"))
-        .output()
-        .expect("`tests/scripts/postgres.sh` can be run");
-    assert!(
-        output.status.success(),
-        "there is no Postgres for the tests:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    installed("postgres.sh")
 }
 
 /// A fresh data folder, made once by each version: copying it is ten times as

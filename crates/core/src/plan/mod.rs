@@ -8,7 +8,7 @@ mod index;
 mod layout;
 mod split;
 
-pub use index::{INDEX_NAME, index_json, index_of};
+pub use index::{INDEX_NAME, index_of};
 pub use layout::{OutputFile, PlacedTensor};
 pub use split::{PartSize, TaskRange};
 
@@ -80,11 +80,6 @@ impl Plan {
     /// Bytes of the output's weight files.
     pub fn bytes_written(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
-    }
-
-    /// Bytes of the output's tensors: the `total_size` of an index.
-    pub fn tensor_bytes(&self) -> u64 {
-        self.decisions().iter().map(Decision::output_bytes).sum()
     }
 
     /// Tensors that are merged.

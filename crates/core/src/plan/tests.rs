@@ -20,10 +20,10 @@ fn specs(plan: &Plan) -> Vec<TaskSpec> {
 }
 
 #[test]
-fn one_shard_is_named_model_and_has_no_index() {
+fn one_shard_is_named_model() {
     let plan = planned(&[bf16("a.weight", &[4, 4])], &json!({}), 4096);
     assert_eq!(plan.files[0].name, "model.safetensors");
-    assert_eq!(index_json(&plan), None);
+    assert_eq!(plan.files.len(), 1);
     let parsed = header::parse(&plan.files[0].header[8..], plan.files[0].size).unwrap();
     assert_eq!(parsed.metadata["format"], "pt");
     assert_eq!(plan.files[0].header.len() % 8, 0);
@@ -51,9 +51,22 @@ fn shards_fill_up_in_cps_order_and_a_larger_tensor_has_its_own() {
     assert_eq!(names, expected);
     let held: Vec<_> = plan.files.iter().map(|file| file.tensors.len()).collect();
     assert_eq!(held, [2, 1, 1]);
-    let index: serde_json::Value = serde_json::from_str(&index_json(&plan).unwrap()).unwrap();
-    assert_eq!(index["metadata"]["total_size"], 2 * 2601);
-    assert_eq!(index["weight_map"]["c"], expected[1]);
+}
+
+#[test]
+fn an_index_lists_tensors_by_name() {
+    let index = index_of(12, [("b", "2.safetensors"), ("a", "1.safetensors")]);
+    let expected = r#"{
+  "metadata": {
+    "total_size": 12
+  },
+  "weight_map": {
+    "a": "1.safetensors",
+    "b": "2.safetensors"
+  }
+}
+"#;
+    assert_eq!(index, expected);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use chatvec_core::job::JobState;
 use chatvec_core::task::{Lease, MISSED_MAX, TakenAway, settled_ms};
 
 use super::decode::stored;
@@ -89,7 +88,7 @@ impl Store {
         let mut unwanted = HashSet::new();
         for job in held.iter().map(|(job, ..)| job).collect::<BTreeSet<_>>() {
             let state = job_state(&mut tx, job).await?;
-            if state == JobState::Cancelling || state.is_terminal() {
+            if state.is_unwanted() {
                 unwanted.insert(job.clone());
             }
         }

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use chatvec_core::ids::{Fence, JobId, TaskOrdinal, WorkerId};
-use chatvec_core::job::JobState;
 use chatvec_core::problem::Problem;
 use chatvec_core::task::{FailureKind, TaskCounters, TaskState, Verdict, judge, reap_max};
 use sqlx::any::AnyRow;
@@ -285,7 +284,7 @@ async fn expired(tx: &mut Tx, cap: u64) -> Result<Vec<Expired>, StoreError> {
 
 async fn end_of(tx: &mut Tx, task: &Expired) -> Result<End, StoreError> {
     let state = job_state(tx, &task.job).await?;
-    if state == JobState::Cancelling || state.is_terminal() {
+    if state.is_unwanted() {
         return Ok(End::Cancelled);
     }
     // Nothing is drawn at random here: a crash is retried without delay.

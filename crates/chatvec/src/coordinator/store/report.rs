@@ -107,7 +107,7 @@ impl Store {
         let mut tx = self.begin().await?;
         let counters = charge_failure(&mut tx, lease, failure).await?;
         let outcome = match job_state(&mut tx, &lease.job).await? {
-            state if state == JobState::Cancelling || state.is_terminal() => {
+            state if state.is_unwanted() => {
                 end_lease(&mut tx, lease, TaskState::Cancelled, 0).await?;
                 FailOutcome::Cancelled
             }

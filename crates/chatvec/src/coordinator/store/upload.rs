@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chatvec_core::ids::{Crc64, FileOrdinal, JobId};
-use chatvec_core::job::{JobState, UnknownState};
+use chatvec_core::job::UnknownState;
 use sqlx::any::AnyRow;
 
 use super::decode::stored;
@@ -362,7 +362,7 @@ impl SinglePart {
 async fn hold(tx: &mut Tx, job: &JobId, held: Epoch) -> Result<(), StoreError> {
     let row = lock_job(tx, job).await?;
     row.check_epoch(held)?;
-    if row.state.is_terminal() || row.state == JobState::Cancelling {
+    if row.state.is_unwanted() {
         return Err(row.wrong_state());
     }
     Ok(())
