@@ -122,6 +122,13 @@ impl Digest {
     }
 }
 
+impl Epoch {
+    /// Whether nobody had a turn before.
+    pub fn is_first(self) -> bool {
+        self.0 == 1
+    }
+}
+
 impl Fence {
     /// The one that the next change of holder brings.
     pub fn next(self) -> Self {

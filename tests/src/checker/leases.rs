@@ -172,8 +172,8 @@ fn charges(
 /// a finalizer looks whether the object is there.
 const FOUND_DONE: &str = "UPLOAD_GONE";
 
-/// I6, the store's half: whoever is said to have done a task has put each of its
-/// parts under that lease.
+/// I6, the store's half: whoever is said to have done a task had put each of its
+/// parts by then, under that lease.
 fn parts_were_put(record: &Record, files: &Files<'_>, found: &mut Findings) {
     let mut claimed: BTreeMap<(TaskKey<'_>, u64), Duration> = BTreeMap::new();
     let mut reported: BTreeMap<(u64, TaskKey<'_>), Vec<&Part>> = BTreeMap::new();
@@ -230,6 +230,7 @@ fn parts_were_put(record: &Record, files: &Files<'_>, found: &mut Findings) {
             let is_its = puts.iter().any(|put| {
                 holder.and_then(name_of) == Some(&put.access_key)
                     && since.is_some_and(|since| put.arrived_at + ROUNDING >= since)
+                    && put.arrived_at <= change.at() + ROUNDING
                     && put
                         .etag
                         .as_ref()
@@ -237,7 +238,7 @@ fn parts_were_put(record: &Record, files: &Files<'_>, found: &mut Findings) {
             });
             found.demand(Invariant::ReportsStay, is_its, || {
                 format!(
-                    "task {} of job {} is done by {holder:?} under fence {}, which has not put \
+                    "task {} of job {} is done by {holder:?} under fence {}, which had not put \
                      part {} of file {} since it got the lease: another's report counted",
                     after.task_no, after.job_id, before.fence, part.part_no, part.file_no
                 )

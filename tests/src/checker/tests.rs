@@ -181,6 +181,17 @@ fn i6_a_report_of_a_worker_that_lost_its_lease() {
     story.commit();
     story.publish();
     breaks(&story, Invariant::ReportsStay);
+    // The second puts them when it is too late.
+    let mut story = leased();
+    story.put_parts("w.1");
+    story.wait(LEASE);
+    story.take_back(1);
+    story.claim("w.2");
+    story.done();
+    story.put_parts("w.2");
+    story.commit();
+    story.publish();
+    breaks(&story, Invariant::ReportsStay);
     // As before, and both are one worker.
     let mut story = leased();
     story.put_parts("w.1");

@@ -9,7 +9,6 @@ mod clients;
 mod clocks;
 mod coordinators;
 mod database;
-mod found;
 mod jobs;
 mod mutants;
 mod network;

@@ -2,31 +2,12 @@
 //! it renews its lease, and the next one under a higher epoch. What an earlier
 //! one writes afterwards is refused.
 
-use std::fmt;
-
-use chatvec_core::ids::JobId;
+use chatvec_core::ids::{Epoch, JobId};
 use chatvec_core::job::JobState;
 
 use super::decode::stored;
 use super::error::exactly_one;
 use super::{Store, StoreError, Tx, decode};
-
-/// The number of a coordinator's turn at a job: every turn has a higher one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Epoch(pub(super) u64);
-
-impl Epoch {
-    /// Whether nobody had a turn before.
-    pub fn is_first(self) -> bool {
-        self.0 == 1
-    }
-}
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 const START_EPOCH: &str = "-- start_epoch
     UPDATE job SET epoch = epoch + 1, epoch_expires_at_ms = {now} + $2, updated_at_ms = {now}

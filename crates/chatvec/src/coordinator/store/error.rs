@@ -8,8 +8,8 @@ use chatvec_core::job::JobState;
 use chatvec_core::submission::Tenant;
 use chatvec_core::task::TaskState;
 
+use super::Epoch;
 use super::connect::SchemaError;
-use super::epoch::Epoch;
 use super::upload::{UploadKey, UploadState};
 use crate::fault::Injected;
 

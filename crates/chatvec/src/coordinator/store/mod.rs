@@ -71,10 +71,11 @@ use floor::Floor;
 use in_time::{InTime, in_time};
 use wake::Wake;
 
+pub use chatvec_core::ids::Epoch;
+
 pub use commit::Commit;
 pub use complete::{Outcome, Recorded, TaskDone};
 pub use connect::{Migrated, SchemaError};
-pub use epoch::Epoch;
 pub use error::StoreError;
 pub use heartbeat::{Beat, BeatAnswer};
 pub use job::{JobError, JobRow};

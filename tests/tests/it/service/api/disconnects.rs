@@ -10,8 +10,9 @@ use super::scene::{Api, acquire, worker};
 use crate::service::scene::id;
 use chatvec_tests::random::Random;
 
-/// Calls that are cut off.
-const CALLS: usize = 300;
+/// Calls that are cut off, whatever share of all that is: how long a call takes
+/// is the machine's affair.
+const CUTS: usize = 100;
 /// A call is cut off before this time is over; some are answered before.
 const CUT_WITHIN: Duration = Duration::from_millis(20);
 /// Sessions of one coordinator on its database, at most: see `docs/fleet.md`.
@@ -46,15 +47,14 @@ fn clients_that_vanish_in_the_middle_of_calls_leave_nothing_behind() {
     let mut random = Random::seeded();
     let api = Api::start(&["--part-size", "256KiB", "--lease", "2"]);
     api.queued("out");
-    let cut = api.runtime.block_on(async {
-        let mut cut = 0;
-        for n in 0..CALLS {
+    api.runtime.block_on(async {
+        let (mut calls, mut cuts) = (0, 0);
+        while cuts < CUTS {
             let time = CUT_WITHIN.mul_f64(random.unit());
-            cut += usize::from(timeout(time, call(&api, n)).await.is_err());
+            cuts += usize::from(timeout(time, call(&api, calls)).await.is_err());
+            calls += 1;
         }
-        cut
     });
-    assert!(cut > CALLS / 4, "only {cut} calls were cut off");
     api.until_database_rests();
     let sessions = api.sessions("true");
     assert!(sessions <= SESSIONS_MAX, "{sessions} sessions");

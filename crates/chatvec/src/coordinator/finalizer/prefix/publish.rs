@@ -18,12 +18,17 @@ use super::complete::{Completed, Completer};
 use super::small_files;
 use crate::coordinator::Resources;
 use crate::coordinator::store::{Epoch, UploadRow};
+use crate::coordinator::weaknesses;
 use crate::fault::{self, Failpoint, Mutant};
 use crate::storage::OutputPrefix;
 use crate::storage::object::Put;
 
 /// Uploads completed at once: a store may take minutes for a large one.
 const FILES_AT_ONCE: usize = 16;
+
+/// The turn at publishing of a job that nobody had to take over: the first after
+/// the one at planning.
+const UNDISTURBED: Epoch = Epoch(2);
 
 /// Makes the checkpoint visible. A repeat goes on where an earlier call
 /// stopped, and gives the same manifest.
@@ -38,6 +43,7 @@ pub(in super::super) async fn publish(
     let publishing = Publishing {
         finished,
         output,
+        epoch,
         completer: Completer::new(resources, finished, output, epoch, &uploads),
         uploads: &uploads,
     };
@@ -48,6 +54,7 @@ pub(in super::super) async fn publish(
 struct Publishing<'a> {
     finished: &'a Finished,
     output: &'a OutputPrefix,
+    epoch: Epoch,
     completer: Completer<'a>,
     uploads: &'a [UploadRow],
 }
@@ -100,6 +107,10 @@ impl Publishing<'_> {
         }
         if let Some(end) = self.complete_all(index).await? {
             return Ok(end);
+        }
+        if self.epoch > UNDISTURBED {
+            // A probe of a coordinator that died may have come to the store late.
+            weaknesses::forget(self.output, &self.finished.row.job_id).await?;
         }
         fault::hit(Failpoint::ManifestReady, url).await?;
         match self.seal(body, &claim).await? {

@@ -87,6 +87,20 @@ async fn a_task_in_back_off_is_not_leased(store: &Store) {
     );
 }
 
+/// Where claims begin is a hint, and nobody told of this task.
+async fn a_claim_that_finds_too_little_looks_everywhere(store: &Store) {
+    queued(store, "a", 3).await;
+    let first = acquire(store, "w", 1).await.remove(0);
+    sqlx::query("UPDATE task SET state = 'READY', worker_id = NULL, lease_expires_at_ms = NULL WHERE state = 'LEASED'")
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    let found = acquire(store, "w", 3).await;
+    let tasks: Vec<u32> = found.iter().map(|lease| lease.task.0).collect();
+    assert_eq!(first.task.0, 0);
+    assert!(tasks.contains(&0) && tasks.len() == 3, "{tasks:?}");
+}
+
 async fn a_heartbeat_extends_what_is_held_and_only_that(store: &Store) {
     let job = queued(store, "a", 4).await;
     let mine = acquire_for(store, "me", 2, 1_000_000).await;
@@ -250,6 +264,7 @@ super::conformance! {
     tasks_are_leased_by_job_and_in_order,
     only_planned_and_wanted_jobs_give_leases,
     a_task_in_back_off_is_not_leased,
+    a_claim_that_finds_too_little_looks_everywhere,
     a_heartbeat_extends_what_is_held_and_only_that,
     a_long_heartbeat_answers_every_lease,
     a_heartbeat_says_when_the_job_is_cancelled,

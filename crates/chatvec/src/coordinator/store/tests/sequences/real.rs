@@ -9,9 +9,7 @@ use chatvec_core::task::{Lease, RecordedPart, StealLimits, TaskFailure, TaskOp, 
 use super::law::Answer;
 use super::op::Op;
 use super::{TASKS, clock, job_error, new_plan, worker};
-use crate::coordinator::store::{
-    self, Beat, JobError, NewPart, Phase, Store, StoreError, WorkerInfo,
-};
+use crate::coordinator::store::{Beat, JobError, NewPart, Phase, Store, StoreError, WorkerInfo};
 
 /// Whatever moves on is never stolen within a sequence; what stands still is.
 const LIMITS: StealLimits = StealLimits {
@@ -59,20 +57,15 @@ fn info(id: &WorkerId) -> WorkerInfo {
     worker(id.as_str())
 }
 
-fn turn(epoch: Epoch) -> store::Epoch {
-    store::Epoch(epoch.0)
-}
-
 async fn of_job(store: &Store, job: &JobId, op: &JobOp) -> Result<Answer, StoreError> {
-    let begun = |epoch: Option<store::Epoch>| match epoch {
-        Some(epoch) => Answer::Begun(Epoch(epoch.0)),
+    let begun = |epoch: Option<Epoch>| match epoch {
+        Some(epoch) => Answer::Begun(epoch),
         None => Answer::Refused(JobRefused::EpochHeld),
     };
     let error = |kind| JobError {
         kind,
         ..job_error()
     };
-    let epoch = |epoch: &Epoch| turn(*epoch);
     match op {
         JobOp::StartPlanning { lease_ms } => {
             return store.start_planning(job, *lease_ms).await.map(begun);
@@ -80,31 +73,29 @@ async fn of_job(store: &Store, job: &JobId, op: &JobOp) -> Result<Answer, StoreE
         JobOp::StartFinalizing { lease_ms } => {
             return store.start_finalizing(job, *lease_ms).await.map(begun);
         }
-        JobOp::FinishPlanning { epoch: e, .. } => {
-            store
-                .finish_planning(job, epoch(e), &new_plan(TASKS))
-                .await?;
+        JobOp::FinishPlanning { epoch, .. } => {
+            store.finish_planning(job, *epoch, &new_plan(TASKS)).await?;
         }
-        JobOp::RenewEpoch { epoch: e, lease_ms } => {
-            store.renew_epoch(job, epoch(e), *lease_ms).await?;
+        JobOp::RenewEpoch { epoch, lease_ms } => {
+            store.renew_epoch(job, *epoch, *lease_ms).await?;
         }
-        JobOp::ReleaseEpoch { epoch: e } => store.release_epoch(job, epoch(e)).await?,
-        JobOp::StartCommit { epoch: e } => {
-            if store.start_commit(job, epoch(e)).await?.is_none() {
+        JobOp::ReleaseEpoch { epoch } => store.release_epoch(job, *epoch).await?,
+        JobOp::StartCommit { epoch } => {
+            if store.start_commit(job, *epoch).await?.is_none() {
                 return Ok(Answer::Refused(JobRefused::TasksOpen));
             }
         }
-        JobOp::FinishCommit { epoch: e } => {
-            store.finish_commit(job, epoch(e)).await?;
+        JobOp::FinishCommit { epoch } => {
+            store.finish_commit(job, *epoch).await?;
         }
-        JobOp::FailCommit { epoch: e, kind } => {
-            store.fail_commit(job, epoch(e), &error(*kind)).await?;
+        JobOp::FailCommit { epoch, kind } => {
+            store.fail_commit(job, *epoch, &error(*kind)).await?;
         }
-        JobOp::Fail { epoch: e, kind } => {
-            store.fail_job(job, epoch(e), &error(*kind), &[]).await?;
+        JobOp::Fail { epoch, kind } => {
+            store.fail_job(job, *epoch, &error(*kind), &[]).await?;
         }
         JobOp::Reopen { task } => store.reopen_task(job, *task).await?,
-        JobOp::Repair { epoch: e, tasks } => store.repair_tasks(job, epoch(e), tasks).await?,
+        JobOp::Repair { epoch, tasks } => store.repair_tasks(job, *epoch, tasks).await?,
         JobOp::Cancel => {
             store.cancel_job(job).await?;
         }
