@@ -291,7 +291,7 @@ struct BenchScaleArgs {
     #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16")]
     workers: Vec<u32>,
     /// Tasks of 8 MiB for each worker
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 40)]
     tasks_per_worker: u32,
     /// What each worker's network lets through in a direction, in MB/s
     #[arg(long, default_value_t = 16.0)]

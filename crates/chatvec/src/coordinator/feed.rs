@@ -26,7 +26,8 @@ use crate::identity;
 
 /// Watchers are told of progress at most this often; of changes of state at once.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
-/// Between two looks at the store for one job, at least: many tasks may end at once.
+/// Between the beginnings of two looks at the store for one job, at least: many
+/// tasks may end at once.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
 /// How long a stream lasts, at most; its end spreads over the last quarter.
 /// Clients connect again, and so find their way to a coordinator that is new.
@@ -118,6 +119,7 @@ impl Watched {
         let mut told = None;
         loop {
             changed.borrow_and_update();
+            let next = Instant::now() + LOOK_PERIOD;
             match self.look(&job, told.as_ref()).await {
                 Ok(None) => {}
                 Ok(Some(view)) => {
@@ -140,7 +142,7 @@ impl Watched {
                 () = tokio::time::sleep(PROGRESS_PERIOD) => continue,
                 _ = changed.changed() => {}
             }
-            tokio::time::sleep(LOOK_PERIOD).await;
+            tokio::time::sleep_until(next).await;
         }
         self.feeds.lock().expect("no holder panics").remove(&job);
     }

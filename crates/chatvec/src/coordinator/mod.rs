@@ -28,6 +28,7 @@ use chatvec_proto::v1::merge_service_server::MergeServiceServer;
 use chatvec_proto::v1::worker_service_server::WorkerServiceServer;
 use chatvec_proto::{CLIENT_MESSAGE_BYTES_MAX, DESCRIPTORS, MESSAGE_BYTES_MAX};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -46,6 +47,10 @@ const POLL_PERIOD_MAX: Duration = Duration::from_secs(5);
 /// A round follows a wake-up after this time: many tasks may end at once, and
 /// one look serves them all.
 const GATHER_TIME: Duration = Duration::from_millis(10);
+/// The reaper and the janitor rest after a round for this many times as long as
+/// it took: where leased tasks are hard to find, as while a foreign transaction
+/// keeps all that ever were, looking for them leaves the database to others.
+const RESTS_OF_SWEEPS: u32 = 4;
 /// Looks this often in the length of a lease: at leases that have expired, and
 /// at jobs whose planner or finalizer is gone.
 const LOOKS_PER_LEASE: u32 = 6;
@@ -217,7 +222,7 @@ impl Coordinator {
 
     fn spawn_planner(&self) {
         let resources = self.resources.clone();
-        self.spawn_loop("planner", self.poll_period(), move || {
+        self.spawn_loop("planner", self.poll_period(), 0, move || {
             let resources = resources.clone();
             async move { planner::plan_waiting_jobs(&resources).await }
         });
@@ -225,7 +230,7 @@ impl Coordinator {
 
     fn spawn_finalizer(&self) {
         let (resources, trouble) = (self.resources.clone(), self.trouble.clone());
-        self.spawn_loop("finalizer", self.poll_period(), move || {
+        self.spawn_loop("finalizer", self.poll_period(), 0, move || {
             let (resources, trouble) = (resources.clone(), trouble.clone());
             async move {
                 let found = finalizer::publish_finished_jobs(&resources).await?;
@@ -242,7 +247,7 @@ impl Coordinator {
     fn spawn_reaper(&self) {
         let resources = self.resources.clone();
         let contact = Arc::new(reaper::Contact::default());
-        self.spawn_loop("reaper", self.look_period(), move || {
+        self.spawn_loop("reaper", self.look_period(), RESTS_OF_SWEEPS, move || {
             let (resources, contact) = (resources.clone(), Arc::clone(&contact));
             async move { reaper::take_back(&resources, &contact).await }
         });
@@ -250,17 +255,19 @@ impl Coordinator {
 
     fn spawn_janitor(&self) {
         let resources = self.resources.clone();
-        self.spawn_loop("janitor", self.look_period(), move || {
+        self.spawn_loop("janitor", self.look_period(), RESTS_OF_SWEEPS, move || {
             let resources = resources.clone();
             async move { janitor::tidy(&resources).await }
         });
     }
 
     /// Repeats `round` after every change of a job and at least once a period.
+    /// After a change it waits for `rests` times the length of its last round.
     fn spawn_loop<F>(
         &self,
         name: &'static str,
         period: Duration,
+        rests: u32,
         round: impl Fn() -> F + Send + 'static,
     ) where
         F: Future<Output = Result<(), StoreError>> + Send,
@@ -271,7 +278,9 @@ impl Coordinator {
         self.loops.spawn(async move {
             while !stopping.is_cancelled() {
                 changed.borrow_and_update();
+                let begin = Instant::now();
                 let outcome = round().await;
+                let rest = GATHER_TIME.max((begin.elapsed() * rests).min(period));
                 ready.send_if_modified(|known| {
                     let before = std::mem::replace(known, outcome.is_ok());
                     before != *known
@@ -283,7 +292,7 @@ impl Coordinator {
                 // Several coordinators need not look at the same moment.
                 let period = period.mul_f64(0.75 + identity::jitter() / 4.0);
                 tokio::select! {
-                    _ = changed.changed() => tokio::time::sleep(GATHER_TIME).await,
+                    _ = changed.changed() => tokio::time::sleep(rest).await,
                     () = tokio::time::sleep(period) => {}
                     () = stopping.cancelled() => {}
                 }

@@ -16,4 +16,4 @@ pub use output::{
     Output, OutputError, OutputFolder, OutputPrefix, PART_BYTES_MIN, Partials, STATE_DIR, Standing,
 };
 pub use source::{ReadError, read_source};
-pub use survey::{SurveyError, Surveyed, survey};
+pub use survey::{SurveyError, Surveyed, survey, survey_all};

@@ -119,6 +119,18 @@ pub struct TaskCounters {
     pub crashed_workers: u32,
 }
 
+impl TaskCounters {
+    /// Crashes from which on a task is suspected: one more, and it may be given up.
+    pub const SUSPECT_CRASHES: u32 = CRASHES_MAX_MANY_WORKERS - 1;
+
+    /// Whether the task is suspected of taking down its workers, and so leased
+    /// alone. A crash takes down all that its worker held; the crash that fails a
+    /// job is to be that of its own task.
+    pub fn is_suspect(self) -> bool {
+        self.crashes >= Self::SUSPECT_CRASHES
+    }
+}
+
 /// What becomes of a task after a failure or a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -209,6 +221,19 @@ mod tests {
             judge(Some(FailureKind::Transient), counters(5, 0, 0), 0.5),
             Verdict::GiveUp
         );
+    }
+
+    #[test]
+    fn a_task_is_suspected_before_it_is_given_up() {
+        for crashes in 0..=CRASHES_MAX_ONE_WORKER {
+            for workers in 0..=crashes.min(2) {
+                let next = counters(0, crashes + 1, (workers + 1).min(2));
+                let is_last = judge(None, next, 0.0) == Verdict::GiveUp;
+                let is_suspect = counters(0, crashes, workers).is_suspect();
+                assert!(!is_last || is_suspect, "{crashes} crashes on {workers}");
+            }
+        }
+        assert!(!counters(4, 1, 1).is_suspect());
     }
 
     #[test]

@@ -99,8 +99,9 @@ fn row_30_poison_task() {
     let coordinator = cluster.serve(&Setup::default());
     let address = &coordinator.address;
     let poison = Setup::default().at(Failpoint::TaskBegun, "crash:*@/poison/");
-    // A worker that dies takes the tasks of its other slots down with it.
-    let poison = poison.with_slots(1);
+    // A worker that dies takes the tasks of its other slots down with it, and
+    // those of the other job are not to be given up for that.
+    let poison = poison.with_slots(4);
     // Whoever dies is replaced, as an orchestrator does it.
     let workers = Mutex::new(Vec::new());
     let mut deaths = 0;

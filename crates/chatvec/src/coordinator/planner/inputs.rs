@@ -12,7 +12,7 @@ use chatvec_core::sidefile;
 use chatvec_core::task::{FailureKind, SourceFile};
 
 use super::Unplannable;
-use crate::storage::{Location, ObjectStorage, SurveyError, Surveyed, survey};
+use crate::storage::{Location, ObjectStorage, SurveyError, Surveyed, survey_all};
 
 /// Small files of a checkpoint by their path in it, pinned.
 pub(super) type SmallFiles = BTreeMap<String, SourceFile>;
@@ -59,16 +59,7 @@ impl SurveyedInputs {
                 ),
             }
         }
-        let outcomes: Vec<_> = std::thread::scope(|scope| {
-            let surveys: Vec<_> = locations
-                .iter()
-                .map(|location| scope.spawn(move || survey(storage, location)))
-                .collect();
-            surveys
-                .into_iter()
-                .map(|one| one.join().expect("a survey does not panic"))
-                .collect()
-        });
+        let outcomes = survey_all(storage, &locations);
         let mut surveyed = Vec::new();
         let mut small = Vec::new();
         for (ordinal, outcome) in outcomes.into_iter().enumerate() {

@@ -42,12 +42,11 @@ pub(super) type LeaseKey = (JobId, TaskOrdinal, Fence);
 /// A worker counts as there if it was seen this recently.
 pub(super) const WORKER_SEEN_MS: i64 = 60_000;
 
-/// MATERIALIZED keeps a planner from choosing rows anew beyond the LIMIT. In
-/// COMMITTING what is READY are repairs.
-const CLAIM: &str = "-- claim
-    WITH c AS MATERIALIZED (
-        SELECT job_id AS c_job, task_no AS c_task FROM task
-        WHERE state = 'READY' AND sched_key >= $5 AND not_before_ms <= {now}
+/// Whether worker $1 may be given a task, of those that {which} chooses. $2 is
+/// [`WORKER_SEEN_MS`]. In COMMITTING what is READY are repairs.
+macro_rules! claimable {
+    () => {
+        "state = 'READY' AND {which} AND not_before_ms <= {now}
           AND EXISTS (SELECT 1 FROM job
                       WHERE job.job_id = task.job_id
                         AND job.state IN ('QUEUED', 'RUNNING', 'COMMITTING')
@@ -58,19 +57,52 @@ const CLAIM: &str = "-- claim
                                   SELECT count(*) FROM task AS held JOIN job AS own
                                       ON own.job_id = held.job_id
                                   WHERE held.state = 'LEASED' AND own.tenant = tenant.tenant)))
-          AND (stolen_from IS NULL OR stolen_from <> $2
+          AND (stolen_from IS NULL OR stolen_from <> $1
                OR NOT EXISTS (SELECT 1 FROM worker
-                              WHERE worker.worker_id <> $2 AND stopped_at_ms IS NULL
-                                AND last_seen_ms > {now} - $4))
+                              WHERE worker.worker_id <> $1 AND stopped_at_ms IS NULL
+                                AND last_seen_ms > {now} - $2))"
+    };
+}
+
+/// MATERIALIZED keeps a planner from choosing rows anew beyond the LIMIT.
+const CLAIM: &str = concat!(
+    "-- claim
+    WITH c AS MATERIALIZED (
+        SELECT job_id AS c_job, task_no AS c_task FROM task
+        WHERE sched_key >= $3 AND ",
+    claimable!(),
+    "
         ORDER BY sched_key, job_id, task_no
-        LIMIT $1{skip_locked}
+        LIMIT $4{skip_locked}
     )
     UPDATE task SET state = 'LEASED', fence = fence + 1, attempt = attempt + 1,
-                    worker_id = $2, lease_expires_at_ms = {now} + $3, leased_at_ms = {now},
+                    worker_id = $1, lease_expires_at_ms = {now} + $5, leased_at_ms = {now},
                     progressed_at_ms = {now}, missed_beats = 0,
                     progress_bytes = 0, updated_at_ms = {now}
     FROM c WHERE job_id = c_job AND task_no = c_task AND state = 'READY'
-    RETURNING job_id, task_no, file_no, fence, attempt, sched_key";
+    RETURNING job_id, task_no, file_no, fence, attempt, sched_key"
+);
+
+/// What {which} stands for: see [`TaskCounters::is_suspect`]. The index of
+/// suspects has the number too.
+///
+/// [`TaskCounters::is_suspect`]: chatvec_core::task::TaskCounters::is_suspect
+const SUSPECTS: &str = "crashes >= 2";
+const OTHERS: &str = "crashes < 2";
+
+/// Suspects that are not done with: all, and those that worker $1 holds.
+const SUSPECTS_OPEN: &str = "-- suspects_open
+    SELECT count(*) AS suspects, count(CASE WHEN worker_id = $1 THEN 1 END) AS held
+    FROM task WHERE crashes >= 2 AND state IN ('READY', 'LEASED')";
+
+/// Whether a task waits that worker $1 could be given; and how many it holds.
+const WAITING_AND_HELD: &str = concat!(
+    "-- waiting_and_held
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM task WHERE ",
+    claimable!(),
+    " LIMIT 1) AS claimable) AS waiting,
+           (SELECT count(*) FROM task WHERE state = 'LEASED' AND worker_id = $1) AS held"
+);
 
 /// Also of tasks that may not be leased yet, and of those that another claim is
 /// about to take.
@@ -78,12 +110,14 @@ const LEAST_READY: &str = "-- least_ready
     SELECT sched_key FROM task WHERE state = 'READY' AND sched_key >= $1
     ORDER BY sched_key, job_id, task_no LIMIT 1";
 
-/// Null where no tenant has a limit that it has not reached.
+/// Null where no tenant has a limit that it has not reached. Where none has a
+/// limit, no task is looked at.
 const LEAST_ROOM: &str = "-- least_room
     WITH held AS (
         SELECT job.tenant AS h_tenant, count(*) AS tasks
         FROM task JOIN job ON job.job_id = task.job_id
         WHERE task.state = 'LEASED'
+          AND EXISTS (SELECT 1 FROM tenant WHERE leased_tasks_max IS NOT NULL)
           AND job.tenant IN (SELECT tenant FROM tenant WHERE leased_tasks_max IS NOT NULL)
         GROUP BY job.tenant
     )
@@ -161,6 +195,10 @@ impl Store {
     /// [`chatvec_core::task::sched_keys`]. A task is given to one caller only,
     /// whatever runs at the same time. A job's first lease makes it RUNNING.
     ///
+    /// A task that is suspected of taking down its workers is leased alone, to
+    /// a worker that holds nothing; while one waits, the others get nothing until
+    /// one of them has finished what it holds.
+    ///
     /// A tenant gets no more leases than its limit; callers at the same
     /// moment, which don't see each other's leases, may exceed it by theirs. A
     /// worker that a task was stolen from does not get it while others are there.
@@ -174,22 +212,16 @@ impl Store {
     ) -> Result<Vec<Acquired>, StoreError> {
         let mut tx = self.begin().await?;
         see_worker(&mut tx, worker, Phase::Working).await?;
-        let mut claims: Vec<Claimed> = Vec::new();
         let mut search = self.floor.search(*self.tasks_ready().borrow());
-        while let wanted @ 1.. = max - claims.len() as u32 {
-            // No further than the first tenant's limit: then look again.
-            let room = least_room(&mut tx).await?;
-            let ask = room.unwrap_or(wanted).min(wanted);
-            let claimed = claim(&mut tx, &worker.worker_id, ask, lease_ms, &search).await?;
-            let is_short = claimed.len() < ask as usize;
-            claims.extend(claimed);
-            if is_short && search.is_wide() {
-                break;
+        let suspect = claim_suspect(&mut tx, &worker.worker_id, lease_ms).await?;
+        let has_kept_others_waiting = matches!(suspect, Suspect::Leased(_));
+        let claims = match suspect {
+            Suspect::None => {
+                claim_others(&mut tx, &worker.worker_id, max, lease_ms, &mut search).await?
             }
-            if is_short {
-                search.widen();
-            }
-        }
+            Suspect::Leased(claimed) => vec![claimed],
+            Suspect::InTheWay => Vec::new(),
+        };
         let least_key = least_ready(&mut tx, &search).await?;
         let mut started = 0;
         let jobs: BTreeSet<_> = claims.iter().map(|claimed| &claimed.lease.job).collect();
@@ -204,6 +236,9 @@ impl Store {
         }
         if started > 0 {
             self.wake.jobs_changed();
+        }
+        if has_kept_others_waiting {
+            self.wake.tasks_ready();
         }
         fault::hit(Failpoint::ClaimCommitted, &worker.worker_id).await?;
         Ok(acquired)
@@ -282,20 +317,93 @@ pub(super) async fn job_state(tx: &mut Tx, job: &JobId) -> Result<JobState, Stor
     decode::name(&row, "state")
 }
 
-/// The claim itself; leases in the order of scheduling.
-async fn claim(
+/// What suspected tasks mean for a worker that asks for tasks.
+enum Suspect {
+    /// There is none for it: it may have others.
+    None,
+    /// It gets this one alone.
+    Leased(Claimed),
+    /// It holds one, or is to finish what it holds and get one then.
+    InTheWay,
+}
+
+/// Leases a suspect, if one waits and the worker holds nothing.
+async fn claim_suspect(
+    tx: &mut Tx,
+    worker: &WorkerId,
+    lease_ms: i64,
+) -> Result<Suspect, StoreError> {
+    let row = sqlx::query(tx.sql(SUSPECTS_OPEN))
+        .bind(worker.as_str())
+        .fetch_one(tx.connection())
+        .await?;
+    let count = |row: &AnyRow, name| decode::number::<u64>(row, name);
+    if count(&row, "suspects")? == 0 {
+        return Ok(Suspect::None);
+    }
+    if count(&row, "held")? > 0 {
+        return Ok(Suspect::InTheWay);
+    }
+    let row = sqlx::query(tx.sql(&WAITING_AND_HELD.replace("{which}", SUSPECTS)))
+        .bind(worker.as_str())
+        .bind(WORKER_SEEN_MS)
+        .fetch_one(tx.connection())
+        .await?;
+    if count(&row, "waiting")? == 0 {
+        return Ok(Suspect::None);
+    }
+    if count(&row, "held")? > 0 {
+        return Ok(Suspect::InTheWay);
+    }
+    let claimed = claim(tx, SUSPECTS, worker, 1, lease_ms, i64::MIN).await?;
+    // Another worker may just have got the last one.
+    Ok(claimed
+        .into_iter()
+        .next()
+        .map_or(Suspect::None, Suspect::Leased))
+}
+
+/// Leases up to `max` tasks that are not suspected.
+async fn claim_others(
     tx: &mut Tx,
     worker: &WorkerId,
     max: u32,
     lease_ms: i64,
-    search: &Search,
+    search: &mut Search,
 ) -> Result<Vec<Claimed>, StoreError> {
-    let rows = sqlx::query(tx.sql(CLAIM))
-        .bind(i64::from(max))
+    let mut claims: Vec<Claimed> = Vec::new();
+    while let wanted @ 1.. = max - claims.len() as u32 {
+        // No further than the first tenant's limit: then look again.
+        let room = least_room(tx).await?;
+        let ask = room.unwrap_or(wanted).min(wanted);
+        let claimed = claim(tx, OTHERS, worker, ask, lease_ms, search.from).await?;
+        let is_short = claimed.len() < ask as usize;
+        claims.extend(claimed);
+        if is_short && search.is_wide() {
+            break;
+        }
+        if is_short {
+            search.widen();
+        }
+    }
+    Ok(claims)
+}
+
+/// The claim itself, among suspects or others; leases in the order of scheduling.
+async fn claim(
+    tx: &mut Tx,
+    which: &str,
+    worker: &WorkerId,
+    max: u32,
+    lease_ms: i64,
+    from: i64,
+) -> Result<Vec<Claimed>, StoreError> {
+    let rows = sqlx::query(tx.sql(&CLAIM.replace("{which}", which)))
         .bind(worker.as_str())
-        .bind(lease_ms)
         .bind(WORKER_SEEN_MS)
-        .bind(search.from)
+        .bind(from)
+        .bind(i64::from(max))
+        .bind(lease_ms)
         .fetch_all(tx.connection())
         .await?;
     let mut claimed = rows

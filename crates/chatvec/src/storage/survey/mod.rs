@@ -18,6 +18,7 @@ use chatvec_core::checkpoint::{
 use chatvec_core::header::HeaderError;
 use chatvec_core::problem::Problem;
 use chatvec_core::task::{FailureKind, SourceFile, TaskFailure};
+use futures_util::future::join_all;
 
 use self::objects::Objects;
 use super::Location;
@@ -58,6 +59,45 @@ pub fn survey(storage: &ObjectStorage, location: &Location) -> Result<Surveyed, 
         Location::Folder { path, .. } => survey_folder(location, path),
         Location::Objects(url) => storage.block_on(survey_objects(storage, location, url)),
     }
+}
+
+/// Surveys several checkpoints side by side, each as [`survey`] does, and gives
+/// them in their order.
+///
+/// Those in object storage share this thread: what a thread has freed, the
+/// allocator keeps for that thread, and headers of a hundred thousand tensors
+/// are to make room for the plan that the caller makes of them.
+///
+/// # Panics
+/// If one of them does.
+pub fn survey_all(
+    storage: &ObjectStorage,
+    locations: &[Location],
+) -> Vec<Result<Surveyed, SurveyError>> {
+    std::thread::scope(|scope| {
+        let (mut begun, mut remote) = (Vec::new(), Vec::new());
+        for location in locations {
+            begun.push(match location {
+                Location::Folder { path, .. } => {
+                    Some(scope.spawn(move || survey_folder(location, path)))
+                }
+                Location::Objects(url) => {
+                    remote.push(survey_objects(storage, location, url));
+                    None
+                }
+            });
+        }
+        let remote = match remote.is_empty() {
+            true => Vec::new(),
+            false => storage.block_on(join_all(remote)),
+        };
+        let mut remote = remote.into_iter();
+        let surveyed = begun.into_iter().map(|folder| match folder {
+            Some(survey) => survey.join().expect("a survey does not panic"),
+            None => remote.next().expect("there is one for each"),
+        });
+        surveyed.collect()
+    })
 }
 
 fn survey_folder(location: &Location, folder: &Path) -> Result<Surveyed, SurveyError> {

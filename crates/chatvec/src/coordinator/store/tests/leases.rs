@@ -101,6 +101,79 @@ async fn a_claim_that_finds_too_little_looks_everywhere(store: &Store) {
     assert!(tasks.contains(&0) && tasks.len() == 3, "{tasks:?}");
 }
 
+/// Two workers take every task down with them.
+async fn suspected(store: &Store, name: &str, tasks: u32) {
+    queued(store, name, tasks).await;
+    for by in ["dead", "dead as well"] {
+        // A worker that dies takes down all that it holds; a suspect it gets alone.
+        acquire_for(store, by, tasks, EXPIRED_MS).await;
+        let reaped = store.reap(Reaping::Expired).await.unwrap();
+        assert_eq!(reaped.expired, u64::from(tasks));
+    }
+}
+
+async fn how_many(store: &Store, by: &str, max: u32) -> usize {
+    let acquired = store.acquire_tasks(&worker(by), max, LONG_MS).await;
+    acquired.unwrap().len()
+}
+
+async fn a_suspected_task_is_leased_alone(store: &Store) {
+    suspected(store, "suspected", 2).await;
+    queued(store, "other", 3).await;
+    // One suspect, and nothing beside it.
+    let alone = store.acquire_tasks(&worker("v"), 9, LONG_MS).await.unwrap();
+    assert_eq!(alone[0].lease.job.as_str(), "suspected");
+    assert_eq!(alone.len(), 1);
+    assert_eq!(how_many(store, "v", 9).await, 0);
+    // The other suspect.
+    assert_eq!(how_many(store, "w", 9).await, 1);
+    // No suspect waits any more: those who hold none get the rest.
+    assert_eq!(how_many(store, "w", 9).await, 0);
+    assert_eq!(how_many(store, "x", 2).await, 2);
+    assert_eq!(how_many(store, "x", 9).await, 1);
+    store
+        .complete_task(&alone[0].lease, &parts(alone[0].lease.task))
+        .await
+        .unwrap();
+    queued(store, "more", 1).await;
+    assert_eq!(how_many(store, "v", 9).await, 1);
+}
+
+async fn a_suspected_task_that_waits_keeps_busy_workers_waiting(store: &Store) {
+    queued(store, "other", 3).await;
+    let busy = acquire(store, "busy", 1).await.remove(0);
+    suspected_beside(store, "suspected").await;
+    assert_eq!(how_many(store, "busy", 9).await, 0);
+    store.complete_task(&busy, &parts(busy.task)).await.unwrap();
+    let alone = acquire(store, "busy", 1).await.remove(0);
+    assert_eq!(alone.job.as_str(), "suspected");
+    // It waits no more.
+    assert_eq!(how_many(store, "idle", 9).await, 2);
+}
+
+async fn a_suspected_task_that_may_not_be_leased_keeps_nobody_waiting(store: &Store) {
+    suspected(store, "suspected", 1).await;
+    queued(store, "other", 3).await;
+    let lease = acquire(store, "w", 1).await.remove(0);
+    let transient = failure(FailureKind::Transient);
+    store.fail_task(&lease, &transient, 1.0).await.unwrap();
+    assert_eq!(how_many(store, "w", 2).await, 2);
+    assert_eq!(how_many(store, "w", 2).await, 1);
+}
+
+/// As [`suspected`], where other tasks wait as well.
+async fn suspected_beside(store: &Store, name: &str) {
+    let job = queued(store, name, 1).await;
+    sqlx::query(
+        "UPDATE task SET crashes = 2, crashed_workers = 2, first_crash_worker = 'dead'
+         WHERE job_id = $1",
+    )
+    .bind(job.as_str())
+    .execute(&store.pool)
+    .await
+    .unwrap();
+}
+
 async fn a_heartbeat_extends_what_is_held_and_only_that(store: &Store) {
     let job = queued(store, "a", 4).await;
     let mine = acquire_for(store, "me", 2, 1_000_000).await;
@@ -265,6 +338,9 @@ super::conformance! {
     only_planned_and_wanted_jobs_give_leases,
     a_task_in_back_off_is_not_leased,
     a_claim_that_finds_too_little_looks_everywhere,
+    a_suspected_task_is_leased_alone,
+    a_suspected_task_that_waits_keeps_busy_workers_waiting,
+    a_suspected_task_that_may_not_be_leased_keeps_nobody_waiting,
     a_heartbeat_extends_what_is_held_and_only_that,
     a_long_heartbeat_answers_every_lease,
     a_heartbeat_says_when_the_job_is_cancelled,

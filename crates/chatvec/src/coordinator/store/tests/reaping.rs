@@ -82,7 +82,7 @@ async fn five_crashes_on_one_worker_fail_the_job_and_four_do_not(store: &Store) 
 async fn poison_leaves_other_jobs_alone_and_ends_the_leases_of_its_own(store: &Store) {
     let poisoned = queued(store, "a", 2).await;
     let other = queued(store, "b", 1).await;
-    let fine = acquire(store, "w", 1).await.remove(0);
+    let fine = acquire(store, "v", 1).await.remove(0);
     for _ in 0..4 {
         acquire_for(store, "w", 1, EXPIRED_MS).await;
         store.reap(Reaping::Expired).await.unwrap();

@@ -10,7 +10,7 @@ use chatvec_core::task::{FailureKind, TaskSpec};
 use crc_fast::{CrcAlgorithm, Digest};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pool::{CHUNK_BYTES, Chunk, ChunkPool};
+use super::pool::{CHUNK_BYTES, Chunk, ChunkPool, Expected};
 use crate::fault::{self, Failpoint};
 use crate::storage::object::{Bucket, ObjectStorage, ObjectUrl, PartBody};
 use crate::worker::execute::died;
@@ -27,12 +27,14 @@ pub(in crate::worker::execute) struct UploadTarget {
     bucket: Bucket,
     key: Arc<str>,
     upload_id: Arc<str>,
+    memory_bytes: u64,
 }
 
 /// The parts of an upload, on their way.
 pub(in crate::worker::execute) struct UploadOutput<'a> {
     target: UploadTarget,
     pool: ChunkPool,
+    _memory: Expected,
     gate: &'a Arc<LeaseGate>,
     progress: Progress<'a>,
     part: PartOrdinal,
@@ -76,6 +78,7 @@ impl UploadTarget {
             bucket,
             key: url.key().into(),
             upload_id: upload_id.into(),
+            memory_bytes: Self::memory_bytes(spec),
         })
     }
 
@@ -123,6 +126,7 @@ impl<'a> UploadOutput<'a> {
         progress: &'a AtomicU64,
     ) -> Self {
         Self {
+            _memory: pool.expect(target.memory_bytes),
             target,
             pool: pool.clone(),
             gate,

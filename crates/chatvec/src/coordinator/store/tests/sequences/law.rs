@@ -39,6 +39,17 @@ pub(super) enum Answer {
     Refused(JobRefused),
 }
 
+/// What suspected tasks mean for a worker that asks for tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It may have others.
+    Free,
+    /// It gets one of them alone.
+    Alone,
+    /// It gets nothing: it holds one, or is to finish what it holds.
+    InTheWay,
+}
+
 /// In how many ways an operation has ended.
 pub(super) type Outcomes = Vec<&'static str>;
 
@@ -139,13 +150,18 @@ impl Law {
         held
     }
 
-    /// The transition itself; a refusal changes nothing.
-    fn apply(&mut self, name: &JobId, op: &JobOp) -> Result<(), JobRefused> {
+    /// The job after the transition.
+    fn after(&self, name: &JobId, op: &JobOp) -> Result<Job, JobRefused> {
         let before = &self.jobs[name];
-        let after = match self.planted {
+        match self.planted {
             Some(planted) => planted.after(before, op, self.now_ms),
             None => before.after(op, self.now_ms),
-        }?;
+        }
+    }
+
+    /// The transition itself; a refusal changes nothing.
+    fn apply(&mut self, name: &JobId, op: &JobOp) -> Result<(), JobRefused> {
+        let after = self.after(name, op)?;
         self.jobs.insert(name.clone(), after);
         Ok(())
     }
@@ -230,41 +246,85 @@ impl Law {
             true => Others::Alive,
             false => Others::None,
         };
-        let mut leases = Vec::new();
+        let claim = TaskOp::Claim {
+            worker: worker.clone(),
+            lease_ms,
+            others,
+        };
         let mut outcomes = Outcomes::new();
-        for name in self.planned.clone() {
-            for number in 0..self.jobs[&name].tasks.len() as u32 {
-                let task = TaskOrdinal(number);
-                let is_free = self.task(&name, task).state == TaskState::Ready;
-                if leases.len() == max || !is_free {
-                    continue;
-                }
-                let claim = TaskOp::Claim {
-                    worker: worker.clone(),
-                    lease_ms,
-                    others,
-                };
-                if self.of_task(&name, task, claim).is_err() {
-                    outcomes.push("passed over");
-                    continue;
-                }
-                let claimed = self.task(&name, task);
-                leases.push(Lease {
-                    job: name.clone(),
-                    task,
-                    fence: claimed.fence,
-                    attempt: claimed.attempt,
-                });
+        let (tasks, standing) = self.for_claim(worker, &claim);
+        let max = match standing {
+            Standing::Free => max,
+            Standing::Alone => max.min(1),
+            Standing::InTheWay => 0,
+        };
+        let mut leases = Vec::new();
+        for (name, task) in tasks {
+            if leases.len() == max {
+                break;
             }
+            if self.of_task(&name, task, claim.clone()).is_err() {
+                outcomes.push("passed over");
+                continue;
+            }
+            let claimed = self.task(&name, task);
+            leases.push(Lease {
+                job: name,
+                task,
+                fence: claimed.fence,
+                attempt: claimed.attempt,
+            });
         }
-        outcomes.push(if leases.is_empty() {
-            "nothing"
-        } else {
-            "leases"
+        outcomes.push(match standing {
+            Standing::InTheWay => "kept waiting",
+            Standing::Alone if !leases.is_empty() => "alone",
+            _ if leases.is_empty() => "nothing",
+            _ => "leases",
         });
         self.leases.extend(leases.iter().cloned());
         self.holders.resize(self.leases.len(), worker.clone());
         (Answer::Leases(leases), outcomes)
+    }
+
+    /// The tasks that wait, in the order of leasing: those that are suspected of
+    /// taking down their workers, where one of them is for this worker, or else
+    /// the others.
+    fn for_claim(
+        &self,
+        worker: &WorkerId,
+        claim: &TaskOp,
+    ) -> (Vec<(JobId, TaskOrdinal)>, Standing) {
+        let (mut suspects, mut others) = (Vec::new(), Vec::new());
+        let (mut holds, mut holds_suspect, mut is_wanted) = (false, false, false);
+        for name in &self.planned {
+            for (number, task) in (0..).zip(&self.jobs[name].tasks) {
+                let key = (name.clone(), TaskOrdinal(number));
+                let is_suspect = task.counters.is_suspect();
+                let holder = task.holder.as_ref();
+                if holder.is_some_and(|holder| holder.worker == *worker) {
+                    holds = true;
+                    holds_suspect |= is_suspect;
+                }
+                if task.state != TaskState::Ready {
+                    continue;
+                }
+                if !is_suspect {
+                    others.push(key);
+                    continue;
+                }
+                let op = JobOp::Task {
+                    task: key.1,
+                    op: claim.clone(),
+                };
+                is_wanted |= self.after(name, &op).is_ok();
+                suspects.push(key);
+            }
+        }
+        match () {
+            () if holds_suspect || (is_wanted && holds) => (suspects, Standing::InTheWay),
+            () if is_wanted => (suspects, Standing::Alone),
+            () => (others, Standing::Free),
+        }
     }
 
     fn beat(

@@ -49,7 +49,10 @@ const WANTED: &[(&str, &[&str])] = &[
     ("tick", &["done"]),
     ("start planning", &["begun", "wrong state", "epoch held"]),
     ("finish planning", &["done", "wrong state", "epoch lost"]),
-    ("acquire", &["leases", "nothing", "passed over"]),
+    (
+        "acquire",
+        &["leases", "alone", "kept waiting", "nothing", "passed over"],
+    ),
     (
         "beat",
         &["extended", "lost", "cancel", "missed", "forgotten"],
