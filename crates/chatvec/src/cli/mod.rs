@@ -7,6 +7,7 @@ mod exit;
 pub mod output;
 mod text;
 
+mod huge_pages;
 mod progress;
 mod recipe;
 mod runtime;

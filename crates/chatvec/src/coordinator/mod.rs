@@ -50,7 +50,7 @@ const GATHER_TIME: Duration = Duration::from_millis(10);
 /// The reaper and the janitor rest after a round for this many times as long as
 /// it took: where leased tasks are hard to find, as while a foreign transaction
 /// keeps all that ever were, looking for them leaves the database to others.
-const RESTS_OF_SWEEPS: u32 = 4;
+const RESTS_OF_SWEEPS: u32 = 10;
 /// Looks this often in the length of a lease: at leases that have expired, and
 /// at jobs whose planner or finalizer is gone.
 const LOOKS_PER_LEASE: u32 = 6;

@@ -56,7 +56,7 @@ fn row_28_cancel_races_with_the_commit() {
     cluster.succeeds(&all, &job, "measured");
     let job_time = begin.elapsed();
     let mut cancelled = 0;
-    const RACES: u64 = 30;
+    const RACES: u64 = 100;
     for race in 0..RACES {
         let out = format!("race-{race}");
         let job = cluster.submit(&all, &out, &[]);
@@ -72,7 +72,7 @@ fn row_28_cancel_races_with_the_commit() {
         cancelled += u64::from(state == "CANCELLED");
     }
     println!("{cancelled} of {RACES} cancels came in time");
-    row.holds("of 30 jobs that are cancelled at random, each has one outcome");
+    row.holds("of 100 jobs that are cancelled at random, each has one outcome");
     row.record();
 }
 

@@ -7,6 +7,7 @@ use chatvec_tests::cluster::{Cluster, Row, Setup, scaled, until_hit};
 use chatvec_tests::process::{Process, Signal, until};
 use chatvec_tests::proxy::{Direction, Traffic};
 
+use super::store::late_put;
 use super::{WORK, takeover};
 
 /// As a process ends that a failpoint crashed.
@@ -193,8 +194,11 @@ fn row_10_zombie_resumes_after_its_lease() {
         after.stderr()
     );
     row.holds("what it had put before changes no byte, and its report is refused");
+    let late = late_put(&cluster, "held-put");
+    row.holds("a put that the store held back puts the same bytes again, and the job succeeds");
+    late.signal(Signal::CONT);
     cluster
         .fleet
-        .assert_nothing_else(&["before-put", "after-put"]);
+        .assert_nothing_else(&["before-put", "after-put", "held-put"]);
     row.record();
 }

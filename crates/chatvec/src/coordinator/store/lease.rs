@@ -44,19 +44,23 @@ pub(super) const WORKER_SEEN_MS: i64 = 60_000;
 
 /// Whether worker $1 may be given a task, of those that {which} chooses. $2 is
 /// [`WORKER_SEEN_MS`]. In COMMITTING what is READY are repairs.
+///
+/// The job is counted and not joined: a planner with old statistics would take
+/// the join first and sort all tasks of the job for each claim, where the index
+/// has the first ones in order.
 macro_rules! claimable {
     () => {
         "state = 'READY' AND {which} AND not_before_ms <= {now}
-          AND EXISTS (SELECT 1 FROM job
-                      WHERE job.job_id = task.job_id
-                        AND job.state IN ('QUEUED', 'RUNNING', 'COMMITTING')
-                        AND job.tenant NOT IN (
-                            SELECT tenant FROM tenant
-                            WHERE leased_tasks_max IS NOT NULL
-                              AND leased_tasks_max <= (
-                                  SELECT count(*) FROM task AS held JOIN job AS own
-                                      ON own.job_id = held.job_id
-                                  WHERE held.state = 'LEASED' AND own.tenant = tenant.tenant)))
+          AND (SELECT count(*) FROM job
+               WHERE job.job_id = task.job_id
+                 AND job.state IN ('QUEUED', 'RUNNING', 'COMMITTING')
+                 AND job.tenant NOT IN (
+                     SELECT tenant FROM tenant
+                     WHERE leased_tasks_max IS NOT NULL
+                       AND leased_tasks_max <= (
+                           SELECT count(*) FROM task AS held JOIN job AS own
+                               ON own.job_id = held.job_id
+                           WHERE held.state = 'LEASED' AND own.tenant = tenant.tenant))) > 0
           AND (stolen_from IS NULL OR stolen_from <> $1
                OR NOT EXISTS (SELECT 1 FROM worker
                               WHERE worker.worker_id <> $1 AND stopped_at_ms IS NULL
@@ -65,7 +69,7 @@ macro_rules! claimable {
 }
 
 /// MATERIALIZED keeps a planner from choosing rows anew beyond the LIMIT.
-const CLAIM: &str = concat!(
+pub(super) const CLAIM: &str = concat!(
     "-- claim
     WITH c AS MATERIALIZED (
         SELECT job_id AS c_job, task_no AS c_task FROM task
@@ -87,8 +91,8 @@ const CLAIM: &str = concat!(
 /// suspects has the number too.
 ///
 /// [`TaskCounters::is_suspect`]: chatvec_core::task::TaskCounters::is_suspect
-const SUSPECTS: &str = "crashes >= 2";
-const OTHERS: &str = "crashes < 2";
+pub(super) const SUSPECTS: &str = "crashes >= 2";
+pub(super) const OTHERS: &str = "crashes < 2";
 
 /// Suspects that are not done with: all, and those that worker $1 holds.
 const SUSPECTS_OPEN: &str = "-- suspects_open

@@ -27,11 +27,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// What each new connection is told. Statements are short and so are the
 /// transactions that they are in: what takes longer waits for something that
 /// went wrong. The server finds out within 15 s that a client is gone.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "SET application_name = 'chatvec'",
     "SET statement_timeout = '10s'",
     "SET lock_timeout = '5s'",
     "SET idle_in_transaction_session_timeout = '15s'",
+    // Compiling a statement takes longer than any of ours.
+    "SET jit = off",
     "SET tcp_keepalives_idle = 5",
     "SET tcp_keepalives_interval = 5",
     "SET tcp_keepalives_count = 2",

@@ -16,6 +16,7 @@ mod steals;
 mod uploads;
 
 mod disk;
+mod plans;
 mod sequences;
 mod silence;
 
