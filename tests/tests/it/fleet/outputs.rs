@@ -3,6 +3,7 @@
 use std::fs;
 
 use chatvec_tests::family::Member;
+use chatvec_tests::process::until;
 use chatvec_tests::published::assert_same;
 
 use super::scene::{ONE_SLOT, SMALL_PARTS, Scene};
@@ -28,6 +29,11 @@ fn an_earlier_checkpoint_is_refused_and_with_overwrite_it_stands_until_it_is_rep
         "{refused}"
     );
 
+    // Until what it may have left is removed, the output belongs to it.
+    until("the output to be free", || {
+        let sql = "SELECT count(*) FROM output_claim";
+        scene.fleet.postgres.query(sql) == "0"
+    });
     let worker = scene.fleet.worker(address, &ONE_SLOT);
     let job = scene.submit(address, "out", &["--overwrite"]);
     scene.until_under_way(address, &job);
