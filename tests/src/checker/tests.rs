@@ -171,37 +171,28 @@ fn i5_a_holder_without_a_new_fence_and_an_epoch_that_goes_back() {
 
 #[test]
 fn i6_a_report_of_a_worker_that_lost_its_lease() {
+    let taken_over_by = |next: &str| {
+        let mut story = leased();
+        story.put_parts("w.1");
+        story.wait(LEASE);
+        story.take_back(1);
+        story.claim(next);
+        story.done();
+        story
+    };
+    let breaks_at_the_end = |mut story: Story| {
+        story.commit();
+        story.publish();
+        breaks(&story, Invariant::ReportsStay);
+    };
     // The first worker's parts count for the second, which has put none.
-    let mut story = leased();
-    story.put_parts("w.1");
-    story.wait(LEASE);
-    story.take_back(1);
-    story.claim("w.2");
-    story.done();
-    story.commit();
-    story.publish();
-    breaks(&story, Invariant::ReportsStay);
+    breaks_at_the_end(taken_over_by("w.2"));
     // The second puts them when it is too late.
-    let mut story = leased();
-    story.put_parts("w.1");
-    story.wait(LEASE);
-    story.take_back(1);
-    story.claim("w.2");
-    story.done();
-    story.put_parts("w.2");
-    story.commit();
-    story.publish();
-    breaks(&story, Invariant::ReportsStay);
-    // As before, and both are one worker.
-    let mut story = leased();
-    story.put_parts("w.1");
-    story.wait(LEASE);
-    story.take_back(1);
-    story.claim("w.1");
-    story.done();
-    story.commit();
-    story.publish();
-    breaks(&story, Invariant::ReportsStay);
+    let mut late = taken_over_by("w.2");
+    late.put_parts("w.2");
+    breaks_at_the_end(late);
+    // Both are one worker.
+    breaks_at_the_end(taken_over_by("w.1"));
 }
 
 #[test]

@@ -7,7 +7,6 @@ mod exit;
 pub mod output;
 mod text;
 
-mod huge_pages;
 mod progress;
 mod recipe;
 mod runtime;

@@ -318,7 +318,7 @@ fn failure(address: &str, status: &Status) -> Failure {
                 "give another name; the same name finds the first job with its own recipe alone",
             ),
         (_, Some(Reason::OutputInUse)) => Problem::new("output.url", status.message())
-            .with_hint("wait for that job's end, cancel it, or give another output"),
+            .with_hint("wait until that job has ended and what it left is removed, cancel it, or give another output"),
         _ => Problem::new(address, status.message()),
     };
     Failure::Problems {

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use super::remote::Address;
 use super::runtime::block_on;
-use super::{Exit, Failure, huge_pages, signals, size, slots};
+use super::{Exit, Failure, signals, size, slots};
 use crate::storage::object::{ObjectStorage, ObjectStorageOptions};
 use crate::telemetry::{self, LogFormat, Role};
 use crate::worker::{
@@ -36,7 +36,6 @@ pub struct WorkerArgs {
 }
 
 pub(super) fn run(args: &WorkerArgs) -> Result<Exit, Failure> {
-    huge_pages::ask();
     let _telemetry = telemetry::init(Role::Worker, args.log_format);
     let slots = slots::fitting(
         "--slots",

@@ -291,8 +291,12 @@ impl Coordinator {
                 }
                 // Several coordinators need not look at the same moment.
                 let period = period.mul_f64(0.75 + identity::jitter() / 4.0);
+                let woken = async {
+                    let _any_change = changed.changed().await;
+                    tokio::time::sleep(rest).await;
+                };
                 tokio::select! {
-                    _ = changed.changed() => tokio::time::sleep(rest).await,
+                    () = woken => {}
                     () = tokio::time::sleep(period) => {}
                     () = stopping.cancelled() => {}
                 }

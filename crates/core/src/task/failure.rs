@@ -120,14 +120,11 @@ pub struct TaskCounters {
 }
 
 impl TaskCounters {
-    /// Crashes from which on a task is suspected: one more, and it may be given up.
-    pub const SUSPECT_CRASHES: u32 = CRASHES_MAX_MANY_WORKERS - 1;
-
     /// Whether the task is suspected of taking down its workers, and so leased
-    /// alone. A crash takes down all that its worker held; the crash that fails a
-    /// job is to be that of its own task.
+    /// alone: one more crash, and it may be given up. A crash takes down all that
+    /// its worker held; the crash that fails a job is to be that of its own task.
     pub fn is_suspect(self) -> bool {
-        self.crashes >= Self::SUSPECT_CRASHES
+        self.crashes + 1 >= CRASHES_MAX_MANY_WORKERS
     }
 }
 

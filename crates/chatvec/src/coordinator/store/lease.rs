@@ -68,7 +68,9 @@ macro_rules! claimable {
     };
 }
 
-/// MATERIALIZED keeps a planner from choosing rows anew beyond the LIMIT.
+/// MATERIALIZED keeps a planner from choosing rows anew beyond the LIMIT. The
+/// state that is computed is in no index: the chosen tasks are updated by their
+/// keys, and not looked for among all that are READY.
 pub(super) const CLAIM: &str = concat!(
     "-- claim
     WITH c AS MATERIALIZED (
@@ -83,7 +85,7 @@ pub(super) const CLAIM: &str = concat!(
                     worker_id = $1, lease_expires_at_ms = {now} + $5, leased_at_ms = {now},
                     progressed_at_ms = {now}, missed_beats = 0,
                     progress_bytes = 0, updated_at_ms = {now}
-    FROM c WHERE job_id = c_job AND task_no = c_task AND state = 'READY'
+    FROM c WHERE job_id = c_job AND task_no = c_task AND state || '' = 'READY'
     RETURNING job_id, task_no, file_no, fence, attempt, sched_key"
 );
 
