@@ -101,26 +101,22 @@ fn row_30_poison_task() {
     let poison = Setup::default().at(Failpoint::TaskBegun, "crash:*@/poison/");
     // A worker that dies takes the tasks of its other slots down with it, and
     // those of the other job are not to be given up for that.
-    let poison = poison.with_slots(4);
-    // Whoever dies is replaced, as an orchestrator does it.
-    let workers = Mutex::new(Vec::new());
-    let mut deaths = 0;
+    let poison = poison.at(Failpoint::PutReady, "delay=1000:*").with_slots(4);
     let begin = Instant::now();
     let job = cluster.submit(address, "poison", &[]);
-    let other = cluster.submit(address, "other", &[]);
+    // Its tasks are leased first, and are under way when a poisoned one begins.
+    let other = cluster.submit(address, "other", &["--priority", "99"]);
     let state = |job: &str| cluster.get(address, job)["state"].clone();
-    for _ in 0..2 {
-        workers
-            .lock()
-            .expect("unshared")
-            .push(cluster.worker(address, &poison));
-    }
+    cluster.until_true("both plans", "SELECT count(DISTINCT job_id) = 2 FROM task");
+    // Whoever dies is replaced, as an orchestrator does it. One at a time: the
+    // next gets all that the last one held.
+    let worker = Mutex::new(cluster.worker(address, &poison));
+    let mut deaths = 0;
     until_every(LOOK_EVERY, "the poisoned job to end", || {
-        for worker in workers.lock().expect("unshared").iter_mut() {
-            if worker.ends_within(Duration::ZERO) {
-                deaths += 1;
-                *worker = cluster.worker(address, &poison);
-            }
+        let mut worker = worker.lock().expect("unshared");
+        if worker.ends_within(Duration::ZERO) {
+            deaths += 1;
+            *worker = cluster.worker(address, &poison);
         }
         state(&job) == "FAILED"
     });
@@ -136,6 +132,8 @@ fn row_30_poison_task() {
         3,
         cluster.number(&crashes),
     );
+    let taken_down = format!("SELECT max(crashes) FROM task WHERE job_id = '{other}'");
+    assert_eq!(cluster.number(&taken_down), 2, "it was in danger");
     cluster.succeeds(address, &other, "other");
     row.holds("another job is not affected");
     row.record();

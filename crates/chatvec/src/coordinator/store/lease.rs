@@ -45,8 +45,8 @@ pub(super) const WORKER_SEEN_MS: i64 = 60_000;
 /// Whether worker $1 may be given a task, of those that {which} chooses. $2 is
 /// [`WORKER_SEEN_MS`]. In COMMITTING what is READY are repairs.
 ///
-/// The job is counted and not joined: a planner with old statistics would take
-/// the join first and sort all tasks of the job for each claim, where the index
+/// The job is counted and not joined: a planner with old statistics took the
+/// join first and sorted all tasks of the job for each claim, where the index
 /// has the first ones in order.
 macro_rules! claimable {
     () => {
